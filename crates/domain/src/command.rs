@@ -1,0 +1,127 @@
+//! Requests to change something, and why they may be refused.
+
+use crate::event::Registration;
+use crate::id::{ClassName, Incarnation, Key, Name, NodeName, RequestId, Revision, Uid, VolumeName};
+use crate::object::PodStatus;
+use crate::spec::{ClaimSpec, ClassSpec, Labels, ServiceSpec, SetSpec, VolumeSpec};
+
+/// One request, with who makes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Who asks: `user`, `agent/n1`, `clock`.
+    pub actor: Name,
+    /// The client's name for the attempt; a retry with the same is applied once.
+    pub id: Option<RequestId>,
+    /// Refuse unless the object was last touched by this revision.
+    pub expected: Option<Revision>,
+    /// What is asked.
+    pub command: Command,
+}
+
+/// What may be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Begin.
+    FormCluster { cluster: Name },
+    /// Make a set, or change it.
+    ApplySet { set: Key, labels: Labels, annotations: Labels, spec: SetSpec },
+    /// Change only the replicas.
+    ScaleSet { set: Key, replicas: u32, current: Option<u32> },
+    /// Delete a set; `orphan` leaves its pods.
+    DeleteSet { set: Key, orphan: bool },
+    /// Delete a pod.
+    DeletePod { pod: Key, grace_ms: Option<u64>, force: bool },
+    /// Make a claim.
+    ApplyClaim { claim: Key, labels: Labels, spec: ClaimSpec },
+    /// Delete a claim.
+    DeleteClaim { claim: Key },
+    /// Make a static volume.
+    ApplyVolume { volume: VolumeName, labels: Labels, spec: VolumeSpec },
+    /// Delete a volume.
+    DeleteVolume { volume: VolumeName },
+    /// Make or change a class.
+    ApplyClass { class: ClassName, spec: ClassSpec },
+    /// Delete a class.
+    DeleteClass { class: ClassName },
+    /// Make or change a service.
+    ApplyService { service: Key, labels: Labels, annotations: Labels, spec: ServiceSpec },
+    /// Delete a service.
+    DeleteService { service: Key },
+    /// No new pods on a node.
+    CordonNode { node: NodeName },
+    /// New pods again.
+    UncordonNode { node: NodeName },
+    /// A node is gone, a person says.
+    RemoveNode { node: NodeName },
+
+    /// An agent begins a session.
+    RegisterNode { node: NodeName, registration: Registration, running: Vec<Uid> },
+    /// An agent's word about its pods.
+    Report {
+        node: NodeName,
+        incarnation: Incarnation,
+        reports: Vec<PodReport>,
+        ended: Vec<Uid>,
+        removed_volumes: Vec<VolumeName>,
+    },
+    /// A node's lease and grace are over.
+    NoteSilence { node: NodeName, incarnation: Incarnation, heard_at_ms: u64 },
+    /// Time passed.
+    PassTime,
+}
+
+/// An agent's word about one pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodReport {
+    /// The pod.
+    pub pod: Key,
+    /// Which one of that name.
+    pub uid: Uid,
+    /// What is with it.
+    pub status: PodStatus,
+    /// Its volumes are attached here.
+    pub has_volumes: bool,
+    /// Its processes are gone and its volumes are free.
+    pub is_gone: bool,
+}
+
+/// Why a command is refused: the fact that is missing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// No such object.
+    #[error("{kind} \"{name}\" not found")]
+    NotFound { kind: &'static str, name: String },
+    /// The name is taken.
+    #[error("{kind} \"{name}\" already exists")]
+    AlreadyExists { kind: &'static str, name: String },
+    /// A field that may not change.
+    #[error(
+        "{kind} \"{name}\": {field}: may not be changed; only replicas, ordinals, template, updateStrategy, revisionHistoryLimit and minReadySeconds may"
+    )]
+    Immutable { kind: &'static str, name: String, field: &'static str },
+    /// The object moved on.
+    #[error("{kind} \"{name}\" was changed at revision {actual}, not {expected}: read it again")]
+    RevisionMoved { kind: &'static str, name: String, expected: Revision, actual: Revision },
+    /// `--current-replicas` did not match.
+    #[error("statefulset \"{name}\" has {actual} replicas, not {expected}")]
+    ReplicasMoved { name: String, expected: u32, actual: u32 },
+    /// Its heartbeats say that it lives.
+    #[error(
+        "node \"{node}\" is Ready and runs {pod_count} pods: removing it would let a second copy of each start while the first still runs"
+    )]
+    NodeIsAlive { node: NodeName, pod_count: u32 },
+    /// A session from before a removal or restart.
+    #[error("node \"{node}\" has incarnation {actual}, not {offered}: register again")]
+    IncarnationSuperseded { node: NodeName, offered: Incarnation, actual: Incarnation },
+    /// Another machine has the name.
+    #[error(
+        "node name \"{node}\" belongs to machine {actual}, not {offered}: remove the node first, or choose another name"
+    )]
+    NameBelongsToOtherMachine { node: NodeName, offered: String, actual: String },
+    /// Two sets would share claims (Decision 9).
+    #[error("statefulset \"{name}\": its claims would collide with those of statefulset \"{other}\"")]
+    ClaimsCollide { name: String, other: String },
+    /// A rule of a field, where only the state can tell.
+    #[error("{kind} \"{name}\": {field}: {rule}")]
+    Invalid { kind: &'static str, name: String, field: &'static str, rule: String },
+}

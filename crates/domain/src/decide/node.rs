@@ -1,0 +1,173 @@
+//! What people and agents may say about nodes: the refusal's evidence and two of its exits are here.
+
+use super::{Decision, not_found, removal};
+use crate::command::{PodReport, Rejection};
+use crate::event::{Event, Registration, RemovalCause};
+use crate::id::{Incarnation, NodeName, Uid, VolumeName};
+use crate::object::{Node, Pod, VolumePhase};
+use crate::state::State;
+
+pub(super) fn cordon(state: &State, name: &NodeName, wanted: bool) -> Decision {
+    let node = state.nodes.get(name).ok_or_else(|| not_found("node", name))?;
+    if node.is_cordoned == wanted {
+        return Ok(Vec::new());
+    }
+    let node = name.clone();
+    Ok(vec![if wanted { Event::NodeCordoned { node } } else { Event::NodeUncordoned { node } }])
+}
+
+/// Exit: a person says that the node is gone (Decision 5). Refused while its heartbeats say otherwise.
+pub(super) fn remove(state: &State, name: &NodeName) -> Decision {
+    let node = state.nodes.get(name).ok_or_else(|| not_found("node", name))?;
+    if node.unreachable.is_none() && 0 < node.pod_count {
+        return Err(Rejection::NodeIsAlive { node: name.clone(), pod_count: node.pod_count });
+    }
+    let mut events = end_all(state, name, &RemovalCause::NodeRemoved);
+    events.push(Event::NodeRemoved { node: name.clone() });
+    Ok(events)
+}
+
+fn end_all(state: &State, name: &NodeName, cause: &RemovalCause) -> Vec<Event> {
+    let mut events: Vec<Event> = Vec::new();
+    for (key, pod) in state.pods_on(name) {
+        for event in removal(state, key, pod, cause) {
+            // Two pods of the node may share a volume: its attachment ends once.
+            if !events.contains(&event) {
+                events.push(event);
+            }
+        }
+    }
+    for (volume, record) in &state.volumes {
+        let Some(attachment) = record.attachments.get(name) else { continue };
+        let released = Event::AttachmentReleased {
+            volume: volume.clone(),
+            node: name.clone(),
+            fence: attachment.fence,
+            cause: cause.clone(),
+        };
+        if !events.contains(&released) {
+            events.push(released);
+        }
+    }
+    events
+}
+
+/// An agent begins a session. The same boot goes on; a new boot is the third exit: evidence that every process of
+/// the old one is dead (Decision 3).
+pub(super) fn register(state: &State, name: &NodeName, registration: &Registration, running: &[Uid]) -> Decision {
+    let Some(node) = state.nodes.get(name) else {
+        return Ok(vec![registered(state, name, registration, running.to_vec())]);
+    };
+    if node.machine_id != registration.machine_id {
+        return Err(Rejection::NameBelongsToOtherMachine {
+            node: name.clone(),
+            offered: registration.machine_id.to_string(),
+            actual: node.machine_id.to_string(),
+        });
+    }
+    if node.boot_id != registration.boot_id {
+        let cause = RemovalCause::NodeRestarted { old: node.boot_id.clone(), new: registration.boot_id.clone() };
+        let mut events = end_all(state, name, &cause);
+        events.push(registered(state, name, registration, running.to_vec()));
+        return Ok(events);
+    }
+    Ok(resumed(state, name, node, registration, running))
+}
+
+fn registered(state: &State, name: &NodeName, registration: &Registration, leftovers: Vec<Uid>) -> Event {
+    let incarnation = state.node_incarnations.get(name).copied().unwrap_or_default().next();
+    let registration = Registration { leftovers, ..registration.clone() };
+    Event::NodeRegistered { node: name.clone(), incarnation, registration }
+}
+
+fn resumed(state: &State, name: &NodeName, node: &Node, registration: &Registration, running: &[Uid]) -> Vec<Event> {
+    let own: Vec<Uid> = state.pods_on(name).map(|(_, pod)| pod.meta.uid).collect();
+    let leftovers: Vec<Uid> = running.iter().copied().filter(|uid| !own.contains(uid)).collect();
+    let mut events = Vec::new();
+    if node.unreachable.is_some() || node.leftovers != leftovers {
+        events.push(Event::NodeReturned { node: name.clone(), leftovers });
+    }
+    for (key, pod) in state.pods_on(name).filter(|(_, pod)| pod.hold.is_some()) {
+        events.push(Event::PodResumed { pod: key.clone(), uid: pod.meta.uid });
+    }
+    let is_same = node.capacity == registration.capacity
+        && node.pods_max == registration.pods_max
+        && node.meta.labels == registration.labels
+        && node.taints == registration.taints
+        && node.info == registration.info;
+    if !is_same {
+        events.push(Event::NodeUpdated { node: name.clone(), registration: registration.clone() });
+    }
+    events
+}
+
+/// The refusal begins: the node is unreachable, its pods are held. Nothing is deleted, moved or detached.
+pub(super) fn note_silence(state: &State, name: &NodeName, incarnation: Incarnation, heard_at_ms: u64) -> Vec<Event> {
+    let Some(node) = state.nodes.get(name) else { return Vec::new() };
+    if node.incarnation != incarnation || node.unreachable.is_some() {
+        return Vec::new();
+    }
+    let mut events = vec![Event::NodeUnreachable { node: name.clone(), heard_at_ms }];
+    for (key, pod) in state.pods_on(name) {
+        events.push(Event::PodHeld { pod: key.clone(), uid: pod.meta.uid, node: name.clone(), heard_at_ms });
+    }
+    events
+}
+
+pub(super) fn report(
+    state: &State,
+    name: &NodeName,
+    incarnation: Incarnation,
+    reports: &[PodReport],
+    ended: &[Uid],
+    removed_volumes: &[VolumeName],
+) -> Decision {
+    let node = state.nodes.get(name).ok_or_else(|| not_found("node", name))?;
+    if node.incarnation != incarnation {
+        return Err(Rejection::IncarnationSuperseded {
+            node: name.clone(),
+            offered: incarnation,
+            actual: node.incarnation,
+        });
+    }
+    let mut events = Vec::new();
+    for report in reports {
+        // A word about a pod that is not this node's any more is stale: the assignment tells the agent to end it.
+        if let Some(pod) = state.pod(&report.pod, report.uid)
+            && pod.binding.as_ref().is_some_and(|b| b.node == *name && b.incarnation == incarnation)
+        {
+            report_pod(state, name, pod, report, &mut events);
+        }
+    }
+    let ended: Vec<Uid> = ended.iter().copied().filter(|uid| node.leftovers.contains(uid)).collect();
+    if !ended.is_empty() {
+        events.push(Event::LeftoversEnded { node: name.clone(), ended });
+    }
+    for volume in removed_volumes {
+        if state.volumes.get(volume).is_some_and(|v| v.phase == VolumePhase::Deleting) {
+            events.push(Event::VolumeRemoved { volume: volume.clone() });
+        }
+    }
+    Ok(events)
+}
+
+fn report_pod(state: &State, node: &NodeName, pod: &Pod, report: &PodReport, events: &mut Vec<Event>) {
+    if report.is_gone {
+        events.extend(removal(state, &report.pod, pod, &RemovalCause::Stopped));
+        return;
+    }
+    if report.has_volumes {
+        for (name, volume) in state.volumes_of(pod) {
+            if let Some(attachment) = volume.attachments.get(node).filter(|a| !a.is_attached) {
+                events.push(Event::VolumeAttached {
+                    volume: name.clone(),
+                    node: node.clone(),
+                    fence: attachment.fence,
+                });
+            }
+        }
+    }
+    if pod.status != report.status {
+        events.push(Event::PodReported { pod: report.pod.clone(), uid: report.uid, status: report.status.clone() });
+    }
+}

@@ -1,0 +1,172 @@
+//! Facts. The log holds these and nothing else; each is applied by [`crate::State::apply`], for ever.
+//! Adding a variant is allowed; changing what one means is not.
+
+use crate::id::{
+    BootId, ClassName, Fence, Incarnation, Key, MachineId, Name, NodeName, Ordinal, RequestId, Revision, RevisionName,
+    Uid, VolumeName,
+};
+use crate::object::{PodClaim, PodStatus, Unplaced};
+use crate::spec::{ClaimSpec, ClassSpec, Labels, Resources, ServiceSpec, SetSpec, Taint, VolumeSpec};
+
+/// Ordered events that were decided together: they are applied together or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The revision that it was decided at; applied at any other, it does nothing.
+    pub base: Revision,
+    /// The leader's clock, applied as a maximum.
+    pub at_ms: u64,
+    /// Who asked: `user`, `agent/n1`, `planner`.
+    pub actor: Name,
+    /// The client's name for the attempt.
+    pub request: Option<RequestId>,
+    /// What happened.
+    pub events: Vec<Event>,
+}
+
+/// One fact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The cluster began.
+    ClusterFormed { cluster: Name },
+    /// A set was made.
+    SetCreated { set: Key, labels: Labels, annotations: Labels, spec: SetSpec },
+    /// A set's spec, labels or annotations were changed as a whole.
+    SetUpdated { set: Key, labels: Labels, annotations: Labels, spec: SetSpec },
+    /// Only the number of replicas changed.
+    SetScaled { set: Key, replicas: u32 },
+    /// A set is gone.
+    SetRemoved { set: Key },
+    /// The set's template is a new revision, or an old one with a new number; it is the rollout's target.
+    RevisionTargeted { set: Key, revision: RevisionName, number: u64 },
+    /// Every pod is at the target.
+    RolloutCompleted { set: Key, revision: RevisionName },
+    /// A revision that nothing uses was forgotten.
+    RevisionForgotten { set: Key, revision: RevisionName },
+
+    /// A pod was made, not yet placed. Its template is the one that its set keeps under `revision`.
+    PodCreated { set: Key, ordinal: Ordinal, revision: RevisionName, claims: Vec<PodClaim> },
+    /// A node was chosen.
+    PodBound { pod: Key, node: NodeName, address: u32 },
+    /// No node fits now.
+    PodUnplaced { pod: Key, why: Unplaced },
+    /// The agent's word.
+    PodReported { pod: Key, uid: Uid, status: PodStatus },
+    /// It has been ready long enough.
+    PodBecameAvailable { pod: Key, uid: Uid },
+    /// It is to go, gracefully.
+    PodDeletionRequested { pod: Key, uid: Uid, grace_ms: u64, is_forced: bool },
+    /// It is gone.
+    PodRemoved { pod: Key, uid: Uid, cause: RemovalCause },
+    /// Its node is unreachable: it stays bound, and its name stays taken.
+    PodHeld { pod: Key, uid: Uid, node: NodeName, heard_at_ms: u64 },
+    /// Its node is back with the same boot: it goes on.
+    PodResumed { pod: Key, uid: Uid },
+    /// It lost its owner, and runs on.
+    PodOrphaned { pod: Key, uid: Uid },
+    /// A set took an orphan as its own.
+    PodAdopted { pod: Key, uid: Uid, owner: Uid, revision: RevisionName },
+
+    /// A claim was made.
+    ClaimCreated { claim: Key, labels: Labels, spec: ClaimSpec },
+    /// It has its volume, and the volume has it.
+    ClaimBound { claim: Key, volume: VolumeName },
+    /// It is to go.
+    ClaimDeletionRequested { claim: Key },
+    /// It is gone.
+    ClaimRemoved { claim: Key },
+    /// Its volume vanished.
+    ClaimLost { claim: Key },
+
+    /// A volume was made, by a person or for a claim.
+    VolumeCreated { volume: VolumeName, labels: Labels, spec: VolumeSpec },
+    /// Its claim is gone.
+    VolumeReleased { volume: VolumeName },
+    /// Its storage is to be removed.
+    VolumeDeletionRequested { volume: VolumeName },
+    /// It is gone.
+    VolumeRemoved { volume: VolumeName },
+    /// A node may use it, under a fence higher than any before.
+    AttachmentRequested { volume: VolumeName, node: NodeName, fence: Fence },
+    /// The agent holds it.
+    VolumeAttached { volume: VolumeName, node: NodeName, fence: Fence },
+    /// The node may no longer use it.
+    AttachmentReleased { volume: VolumeName, node: NodeName, fence: Fence, cause: RemovalCause },
+
+    /// A class was made or changed.
+    ClassApplied { class: ClassName, spec: ClassSpec },
+    /// It is gone.
+    ClassRemoved { class: ClassName },
+    /// A service was made or changed.
+    ServiceApplied { service: Key, labels: Labels, annotations: Labels, spec: ServiceSpec },
+    /// It is gone.
+    ServiceRemoved { service: Key },
+
+    /// A node came for the first time, after its removal, or with a new boot.
+    NodeRegistered { node: NodeName, incarnation: Incarnation, registration: Registration },
+    /// What it has or is called changed.
+    NodeUpdated { node: NodeName, registration: Registration },
+    /// It has been silent for its lease and grace.
+    NodeUnreachable { node: NodeName, heard_at_ms: u64 },
+    /// It is back with the same boot, with processes that it must end.
+    NodeReturned { node: NodeName, leftovers: Vec<Uid> },
+    /// The processes that it had to end are gone.
+    LeftoversEnded { node: NodeName, ended: Vec<Uid> },
+    /// No new pods.
+    NodeCordoned { node: NodeName },
+    /// New pods again.
+    NodeUncordoned { node: NodeName },
+    /// It is not a member any more, by a person's word.
+    NodeRemoved { node: NodeName },
+}
+
+/// Who a node says it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registration {
+    /// Which start of the machine.
+    pub boot_id: BootId,
+    /// Which machine.
+    pub machine_id: MachineId,
+    /// What it has.
+    pub capacity: Resources,
+    /// How many pods it takes.
+    pub pods_max: u32,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its taints.
+    pub taints: Vec<Taint>,
+    /// What the agent says of its machine.
+    pub info: Labels,
+    /// Processes of pods that it has and that are not its own any more.
+    pub leftovers: Vec<Uid>,
+}
+
+/// Why a pod or an attachment is gone: the evidence, or whose assertion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemovalCause {
+    /// Evidence: its agent ended it and said so.
+    Stopped,
+    /// It never had a node.
+    NeverPlaced,
+    /// Assertion: a person force-deleted it.
+    ForceDeleted,
+    /// Assertion: a person removed its node.
+    NodeRemoved,
+    /// Evidence: the node's new boot proves that everything of the old one is dead.
+    NodeRestarted {
+        /// The boot that ended.
+        old: BootId,
+        /// The boot that proves it.
+        new: BootId,
+    },
+}
+
+impl RemovalCause {
+    /// Whether a person answers for it, rather than a machine proving it.
+    #[must_use]
+    pub const fn is_assertion(&self) -> bool {
+        match self {
+            Self::ForceDeleted | Self::NodeRemoved => true,
+            Self::Stopped | Self::NeverPlaced | Self::NodeRestarted { .. } => false,
+        }
+    }
+}

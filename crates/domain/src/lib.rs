@@ -1,0 +1,24 @@
+//! What Holdfast decides: objects, commands, events, the state and its planners.
+//! Never asks for the time, for chance or for a file: all of these are arguments.
+
+pub mod agent;
+mod apply;
+pub mod command;
+mod decide;
+mod draft;
+pub mod event;
+pub mod id;
+pub mod object;
+mod plan;
+pub mod spec;
+mod state;
+pub mod why;
+
+pub use apply::{LABEL_POD_INDEX, LABEL_POD_NAME, LABEL_REVISION, revisions_of};
+pub use command::{Command, Rejection, Request};
+pub use draft::{Draft, Outcome, touched_nodes};
+pub use event::{Batch, Event};
+pub use id::uid_text;
+pub use plan::assignment;
+pub use state::{REQUESTS_MAX, State};
+pub use why::{Explanation, explain};

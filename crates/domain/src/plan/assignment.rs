@@ -1,0 +1,79 @@
+//! What a node should have now, read off the state.
+
+use crate::agent::{AssignedPod, AssignedVolume, Assignment, VolumeRemoval};
+use crate::id::{Key, NodeName, VolumeName};
+use crate::object::{Pod, Volume};
+use crate::state::State;
+use std::sync::Arc;
+
+/// Everything that should be on a node; `None` when it is not a member.
+#[must_use]
+pub fn assignment(state: &State, node: &NodeName) -> Option<Assignment> {
+    let record = state.nodes.get(node)?;
+    let pods = state
+        .pods_on(node)
+        .filter(|(_, pod)| pod.binding.as_ref().is_some_and(|b| b.incarnation == record.incarnation))
+        .map(|(key, pod)| assigned(state, node, key, pod))
+        .collect();
+    let removals = state
+        .removals()
+        .filter_map(|name| state.volumes.get_key_value(name))
+        .filter(|(_, volume)| remover(state, volume) == Some(node))
+        .map(|(name, volume)| removal(name, volume))
+        .collect();
+    Some(Assignment { revision: state.revision, incarnation: record.incarnation, pods, removals })
+}
+
+fn assigned(state: &State, node: &NodeName, key: &Key, pod: &Pod) -> AssignedPod {
+    let volumes = pod
+        .claims
+        .iter()
+        .filter_map(|pod_claim| {
+            let name = state.claims.get(&pod_claim.claim)?.volume.as_ref()?;
+            let volume = state.volumes.get(name)?;
+            let fence = volume.attachments.get(node)?.fence;
+            Some(AssignedVolume {
+                name: pod_claim.volume.clone(),
+                volume: name.clone(),
+                driver: volume.spec.driver.clone(),
+                handle: volume.spec.handle.clone(),
+                fence,
+            })
+        })
+        .collect();
+    AssignedPod {
+        pod: key.clone(),
+        uid: pod.meta.uid,
+        uid_text: uid_text(state, pod),
+        ordinal: pod.ordinal,
+        set: pod.set.clone(),
+        address: pod.binding.as_ref().map_or(0, |b| b.address),
+        service_name: pod.service_name.clone(),
+        labels: pod.meta.labels.clone(),
+        template: Arc::clone(&pod.template),
+        volumes,
+        stop_within_ms: pod.deletion.as_ref().map(|d| d.grace_ms),
+    }
+}
+
+fn uid_text(state: &State, pod: &Pod) -> String {
+    crate::uid_text(&state.cluster, pod.meta.uid)
+}
+
+/// The node that removes a volume's storage: any that is there, the same on every server.
+fn remover<'a>(state: &'a State, volume: &Volume) -> Option<&'a NodeName> {
+    let can_reach = |name: &NodeName| volume.spec.nodes.is_empty() || volume.spec.nodes.contains(name);
+    let candidates: Vec<&NodeName> = state
+        .nodes
+        .iter()
+        .filter(|(name, node)| node.unreachable.is_none() && can_reach(name))
+        .map(|(name, _)| name)
+        .collect();
+    let count = u64::try_from(candidates.len()).ok().filter(|count| 0 < *count)?;
+    let index = usize::try_from(volume.meta.uid.0 % count).ok()?;
+    candidates.get(index).copied()
+}
+
+fn removal(name: &VolumeName, volume: &Volume) -> VolumeRemoval {
+    VolumeRemoval { volume: name.clone(), driver: volume.spec.driver.clone(), handle: volume.spec.handle.clone() }
+}

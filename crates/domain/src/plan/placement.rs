@@ -1,0 +1,171 @@
+//! Which node a pod gets: filter and score in one pass over the candidates. Ties go to the lowest name, so that
+//! every leader would choose the same.
+
+use crate::draft::{class_of, spoken};
+use crate::id::{Key, Name, NodeName};
+use crate::object::{Node, Pod, Unplaced, Volume, VolumePhase};
+use crate::spec::{AntiAffinity, Labels, Resources, Taint, Toleration};
+use crate::state::State;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The label of a node's own name.
+const HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// The best node, or why there is none.
+pub(super) fn choose(state: &State, key: &Key, pod: &Pod) -> Result<NodeName, Unplaced> {
+    let node_count = u32::try_from(state.nodes.len()).unwrap_or(u32::MAX);
+    if let Some(reason) = claims_refuse(state, key, pod) {
+        return Err(Unplaced { node_count, reasons: BTreeMap::from([(reason.into(), node_count)]) });
+    }
+    let search = Search::new(state, key, pod);
+    let mut reasons: BTreeMap<Name, u32> = BTreeMap::new();
+    let mut best = None;
+    for (name, node) in &state.nodes {
+        match search.refuses(name, node) {
+            Some(reason) => *reasons.entry(reason).or_default() += 1,
+            None => best = best.max(Some((search.score(name, node), Reverse(name.clone())))),
+        }
+    }
+    best.map(|(_, Reverse(name))| name).ok_or(Unplaced { node_count, reasons })
+}
+
+/// Reasons that hold on every node: something about the pod's claims.
+fn claims_refuse(state: &State, key: &Key, pod: &Pod) -> Option<String> {
+    for pod_claim in &pod.claims {
+        let name = spoken(&pod_claim.claim);
+        let Some(claim) = state.claims.get(&pod_claim.claim) else {
+            return Some(format!("persistentvolumeclaim \"{name}\" not found"));
+        };
+        if claim.deleting_at_ms.is_some() {
+            return Some(format!("persistentvolumeclaim \"{name}\" is being deleted"));
+        }
+        let other = state.users(&pod_claim.claim).find(|(other, p)| *other != key && p.binding.is_some());
+        if claim.spec.access.read_write_once_pod
+            && let Some((other, _)) = other
+        {
+            return Some(format!(
+                "persistentvolumeclaim \"{name}\" is ReadWriteOncePod and in use by pod {}",
+                spoken(other)
+            ));
+        }
+        let waits = class_of(state, claim.spec.class.as_ref()).is_some_and(|(_, class)| class.spec.waits_for_consumer);
+        match claim.volume.as_ref().map(|volume| state.volumes.get(volume)) {
+            None if !waits => return Some(format!("persistentvolumeclaim \"{name}\" is not bound")),
+            Some(None) => return Some(format!("the volume of persistentvolumeclaim \"{name}\" is lost")),
+            Some(Some(volume)) if volume.phase != VolumePhase::Bound => {
+                return Some(format!("the volume of persistentvolumeclaim \"{name}\" is not usable"));
+            }
+            None | Some(Some(_)) => {}
+        }
+    }
+    None
+}
+
+/// What is the same for all candidates, worked out once.
+struct Search<'a> {
+    state: &'a State,
+    pod: &'a Pod,
+    requests: Resources,
+    /// How many pods of the same set each node has.
+    siblings: BTreeMap<&'a NodeName, u32>,
+    /// For each rule of anti-affinity, the nodes that have a pod it avoids.
+    avoided: Vec<(&'a AntiAffinity, BTreeMap<&'a NodeName, ()>)>,
+    volumes: Vec<&'a Arc<Volume>>,
+}
+
+impl<'a> Search<'a> {
+    fn new(state: &'a State, key: &Key, pod: &'a Pod) -> Self {
+        let set = Key { namespace: key.namespace.clone(), name: pod.set.clone() };
+        let mut siblings = BTreeMap::new();
+        for (_, sibling) in state.pods_named_by(&set) {
+            if let Some(binding) = &sibling.binding {
+                *siblings.entry(&binding.node).or_insert(0) += 1;
+            }
+        }
+        let avoid = |rule: &AntiAffinity| {
+            let is_avoided = |labels: &Labels| rule.labels.iter().all(|(l, v)| labels.get(l) == Some(v));
+            state
+                .pods
+                .iter()
+                .filter(|(other, p)| other.namespace == key.namespace && *other != key && is_avoided(&p.meta.labels))
+                .filter_map(|(_, p)| p.binding.as_ref().map(|b| (&b.node, ())))
+                .collect()
+        };
+        let avoided = pod.template.anti_affinity.iter().map(|rule| (rule, avoid(rule))).collect();
+        let volumes = state.volumes_of(pod).map(|(_, volume)| volume).collect();
+        Self { state, pod, requests: pod.template.requests(), siblings, avoided, volumes }
+    }
+
+    fn refuses(&self, name: &NodeName, node: &Node) -> Option<Name> {
+        if node.unreachable.is_some() {
+            return Some("node is unreachable".into());
+        }
+        if node.is_cordoned {
+            return Some("node is unschedulable".into());
+        }
+        if !node.leftovers.is_empty() {
+            return Some("node still ends pods of a former assignment".into());
+        }
+        let template = &self.pod.template;
+        let has = |label: &Name, value: &Name| match node.meta.labels.get(label) {
+            Some(found) => found == value,
+            None => label.as_str() == HOSTNAME && value.as_str() == name.as_str(),
+        };
+        if !template.node_selector.iter().all(|(label, value)| has(label, value)) {
+            return Some("node does not match the pod's node selector".into());
+        }
+        if let Some(taint) = node.taints.iter().find(|t| t.effect.as_str() != "PreferNoSchedule" && !self.tolerates(t))
+        {
+            return Some(format!("node has untolerated taint {{{}: {}}}", taint.key, taint.value).into());
+        }
+        if self.avoided.iter().any(|(rule, nodes)| rule.weight.is_none() && nodes.contains_key(name)) {
+            return Some("node does not satisfy the pod's anti-affinity rules".into());
+        }
+        if node.capacity.cpu_milli < node.reserved.plus(self.requests).cpu_milli {
+            return Some("insufficient cpu".into());
+        }
+        if node.capacity.memory_bytes < node.reserved.plus(self.requests).memory_bytes {
+            return Some("insufficient memory".into());
+        }
+        if node.pods_max <= node.pod_count {
+            return Some("too many pods".into());
+        }
+        self.volume_refuses(name)
+    }
+
+    fn volume_refuses(&self, node: &NodeName) -> Option<Name> {
+        for volume in &self.volumes {
+            if !volume.spec.nodes.is_empty() && !volume.spec.nodes.contains(node) {
+                return Some("node cannot reach the pod's volume".into());
+            }
+            let is_elsewhere = volume.attachments.keys().any(|other| other != node);
+            if is_elsewhere && !volume.spec.access.is_shared() {
+                return Some("the pod's volume is attached to another node".into());
+            }
+        }
+        None
+    }
+
+    fn tolerates(&self, taint: &Taint) -> bool {
+        self.pod.template.tolerations.iter().any(|toleration: &Toleration| {
+            (toleration.key.as_str().is_empty() || toleration.key == taint.key)
+                && (toleration.effect.as_str().is_empty() || toleration.effect == taint.effect)
+                && toleration.value.as_ref().is_none_or(|value| *value == taint.value)
+        })
+    }
+
+    /// Higher is better: spread the set, heed preferences, avoid soft taints, then the emptiest node.
+    fn score(&self, name: &NodeName, node: &Node) -> (Reverse<u32>, Reverse<u32>, Reverse<usize>, Reverse<u64>) {
+        debug_assert!(self.state.nodes.contains_key(name), "candidates come from the state");
+        let siblings = self.siblings.get(name).copied().unwrap_or(0);
+        let dislike =
+            self.avoided.iter().filter(|(_, nodes)| nodes.contains_key(name)).filter_map(|(rule, _)| rule.weight).sum();
+        let soft = node.taints.iter().filter(|t| t.effect.as_str() == "PreferNoSchedule" && !self.tolerates(t)).count();
+        let cpu = node.reserved.cpu_milli.saturating_mul(1000) / node.capacity.cpu_milli.max(1);
+        let memory = node.reserved.memory_bytes.saturating_mul(1000) / node.capacity.memory_bytes.max(1);
+        let load = cpu.max(memory).saturating_mul(1_000_000).saturating_add(u64::from(node.pod_count));
+        (Reverse(siblings), Reverse(dislike), Reverse(soft), Reverse(load))
+    }
+}

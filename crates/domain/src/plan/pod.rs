@@ -1,0 +1,101 @@
+//! Pods: placing them, ending those that never had a node, and counting them as available in time.
+
+use crate::decide::removal;
+use crate::draft::Draft;
+use crate::event::{Event, RemovalCause};
+use crate::id::{Key, NodeName};
+use crate::object::Pod;
+use crate::plan::{claim, placement};
+use crate::state::State;
+
+/// The first address of pods: 127.64.0.0/10 binds on every host without configuration.
+const ADDRESS_BASE: u32 = 0x7f40_0000;
+/// How many addresses there are; when all are taken, pods stay unplaced.
+const ADDRESSES_MAX: u32 = 1 << 22;
+
+/// Takes the step that the pod can take now.
+pub(crate) fn settle(draft: &mut Draft, key: &Key) {
+    let state = draft.state();
+    let Some(pod) = state.pods.get(key).cloned() else { return };
+    if let Some(deletion) = &pod.deletion {
+        if pod.binding.is_none() {
+            record(draft, removal(draft.state(), key, &pod, &RemovalCause::NeverPlaced));
+        } else if deletion.is_forced && pod.hold.is_some() {
+            // Exit: it was force-deleted before its node was known to be cut off.
+            record(draft, removal(draft.state(), key, &pod, &RemovalCause::ForceDeleted));
+        }
+        return;
+    }
+    if pod.binding.is_none() {
+        bind(draft, key, &pod);
+    } else if pod.is_ready() && !pod.is_available && is_ripe(state, key, &pod) {
+        record(draft, vec![Event::PodBecameAvailable { pod: key.clone(), uid: pod.meta.uid }]);
+    }
+}
+
+fn record(draft: &mut Draft, events: Vec<Event>) {
+    for event in events {
+        draft.record(event);
+    }
+}
+
+fn is_ripe(state: &State, key: &Key, pod: &Pod) -> bool {
+    let set = Key { namespace: key.namespace.clone(), name: pod.set.clone() };
+    let min_ready_ms = state.sets.get(&set).map_or(0, |s| s.spec.min_ready_ms);
+    pod.ready_at_ms.saturating_add(min_ready_ms) <= state.at_ms
+}
+
+fn bind(draft: &mut Draft, key: &Key, pod: &Pod) {
+    let state = draft.state();
+    let node = match placement::choose(state, key, pod) {
+        Ok(node) => node,
+        Err(why) => {
+            if pod.unplaced.as_ref() != Some(&why) {
+                record(draft, vec![Event::PodUnplaced { pod: key.clone(), why }]);
+            }
+            return;
+        }
+    };
+    let Some(address) = free_address(state, pod) else { return };
+    // Claims that waited for a consumer get their volumes now.
+    for pod_claim in &pod.claims {
+        if let Some(found) = draft.state().claims.get(&pod_claim.claim).cloned()
+            && found.volume.is_none()
+        {
+            record(draft, claim::bind(draft.state(), &pod_claim.claim, &found, false));
+        }
+    }
+    let mut events = vec![Event::PodBound { pod: key.clone(), node: node.clone(), address }];
+    events.extend(attachments(draft.state(), pod, &node));
+    record(draft, events);
+}
+
+/// Each volume that the node does not have yet is attached under a fence higher than any before.
+fn attachments(state: &State, pod: &Pod, node: &NodeName) -> Vec<Event> {
+    state
+        .volumes_of(pod)
+        .filter(|(_, volume)| !volume.attachments.contains_key(node))
+        .map(|(name, volume)| Event::AttachmentRequested {
+            volume: name.clone(),
+            node: node.clone(),
+            fence: volume.fence.next(),
+        })
+        .collect()
+}
+
+/// Clusters on one machine share the range: each starts at a place of its own, made from its random name.
+fn free_address(state: &State, pod: &Pod) -> Option<u32> {
+    let seed = state
+        .cluster
+        .as_str()
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let start = u64::from(seed).wrapping_add(pod.meta.uid.0);
+    (0..u64::from(ADDRESSES_MAX))
+        .map(|step| {
+            let offset = (start + step) % u64::from(ADDRESSES_MAX);
+            ADDRESS_BASE + u32::try_from(offset).expect("an offset below 2^22 fits")
+        })
+        .filter(|address| !matches!(address & 0xff, 0 | 0xff))
+        .find(|address| !state.is_address_taken(*address))
+}
