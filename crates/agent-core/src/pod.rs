@@ -1,0 +1,342 @@
+//! One pod on this node: from its assignment to the word that nothing of it is left.
+//! Never knows of other pods, beyond being told whether it may begin.
+
+use crate::container::ContainerRun;
+use crate::message::{Failure, Input, LivePod, Output};
+use domain::agent::AssignedPod;
+use domain::command::PodReport;
+use domain::id::{Fence, Name, Uid, VolumeName};
+use domain::object::{Phase, PodStatus};
+use domain::spec::Container;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A volume that could not be attached is tried again after this time.
+pub const ATTACH_RETRY_MS: u64 = 1_000;
+/// A volume that could not be removed is tried again after this time.
+pub const REMOVE_RETRY_MS: u64 = 5_000;
+
+/// A pod that is assigned to this node, or still here though it is not.
+#[derive(Clone, Debug)]
+pub(crate) struct Pod {
+    uid: Uid,
+    /// `None`: not assigned any more, or never was as far as is known.
+    assigned: Option<Arc<AssignedPod>>,
+    stage: Stage,
+    containers: Vec<ContainerRun>,
+    failure: Failure,
+    started_at_ms: u64,
+    /// What was last put into the outbox; at first, what the control plane believes without being told.
+    told: Option<PodReport>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing of it is here.
+    Waiting,
+    /// Some of its volumes may be attached; to be begun again.
+    Retrying { at_ms: u64 },
+    /// Its volumes are being attached.
+    Attaching { missing: BTreeSet<VolumeName> },
+    /// Its containers are kept running, or are being stopped.
+    Active,
+    /// Being removed from the node.
+    Cleaning,
+    /// Was removed from the node.
+    Gone,
+}
+
+impl Pod {
+    /// One of which nothing is here yet.
+    pub(crate) fn assigned(pod: Arc<AssignedPod>) -> Self {
+        let told = PodReport { pod: pod.pod.clone(), uid: pod.uid, ..PodReport::default() };
+        Self {
+            uid: pod.uid,
+            containers: pod.template.containers.iter().map(|c| ContainerRun::new(c.name.clone())).collect(),
+            assigned: Some(pod),
+            stage: Stage::Waiting,
+            failure: Failure::default(),
+            started_at_ms: 0,
+            told: Some(told),
+        }
+    }
+
+    /// One that is assigned and that a former agent had begun.
+    pub(crate) fn adopted(pod: Arc<AssignedPod>, live: &LivePod) -> Self {
+        let mut adopted = Self::assigned(pod);
+        adopted.told = None;
+        adopted.started_at_ms = live.containers.iter().map(|c| c.started_at_ms).min().unwrap_or(0);
+        let specs = adopted.assigned.clone();
+        for run in &mut adopted.containers {
+            if let Some(live) = live.containers.iter().find(|live| live.name == *run.name()) {
+                *run = ContainerRun::found(live, spec(specs.as_ref(), run.name()));
+            }
+        }
+        // Containers run only on attached volumes; otherwise the agent may have died on the way.
+        let has_begun = !live.containers.is_empty();
+        adopted.stage = if has_begun { Stage::Active } else { Stage::Retrying { at_ms: 0 } };
+        adopted
+    }
+
+    /// One that is not assigned, yet here.
+    pub(crate) fn leftover(uid: Uid) -> Self {
+        Self {
+            uid,
+            assigned: None,
+            stage: Stage::Active,
+            containers: Vec::new(),
+            failure: Failure::default(),
+            started_at_ms: 0,
+            told: None,
+        }
+    }
+
+    /// Whether something of it may be on this node.
+    pub(crate) const fn is_here(&self) -> bool {
+        match self.stage {
+            Stage::Retrying { .. } | Stage::Attaching { .. } | Stage::Active | Stage::Cleaning => true,
+            Stage::Waiting | Stage::Gone => false,
+        }
+    }
+
+    /// Whether it must be ended before anything is begun.
+    pub(crate) const fn is_leftover(&self) -> bool {
+        self.assigned.is_none()
+    }
+
+    pub(crate) fn uses(&self, volume: &VolumeName) -> bool {
+        self.assigned.as_ref().is_some_and(|pod| pod.volumes.iter().any(|v| v.volume == *volume))
+    }
+
+    pub(crate) fn assign(&mut self, pod: Arc<AssignedPod>) {
+        self.assigned = Some(pod);
+    }
+
+    /// It is not assigned any more: superseded, force-deleted, or heard of as gone.
+    pub(crate) fn unassign(&mut self) {
+        self.assigned = None;
+    }
+
+    /// A container or a volume of it has changed. What comes after [`Output::KillPod`] or [`Output::CleanPod`] is late.
+    pub(crate) fn on_change(&mut self, now_ms: u64, input: Input) {
+        match (&mut self.stage, input) {
+            (Stage::Attaching { missing }, Input::AttachDone { volume, result, .. }) => match result {
+                Ok(()) => {
+                    missing.remove(&volume);
+                    if missing.is_empty() {
+                        self.stage = Stage::Active;
+                        self.failure = Failure::default();
+                    }
+                }
+                Err(failure) => {
+                    self.stage = Stage::Retrying { at_ms: now_ms + ATTACH_RETRY_MS };
+                    self.failure = failure;
+                }
+            },
+            (Stage::Active, input) => self.on_container_change(now_ms, input),
+            (Stage::Cleaning, Input::PodCleaned { .. }) => {
+                self.stage = Stage::Gone;
+                self.containers.clear();
+            }
+            (Stage::Waiting | Stage::Retrying { .. } | Stage::Attaching { .. } | Stage::Cleaning | Stage::Gone, _) => {}
+        }
+    }
+
+    fn on_container_change(&mut self, now_ms: u64, input: Input) {
+        let assigned = self.assigned.as_ref();
+        let runs_of_pod = &mut self.containers;
+        match input {
+            Input::ContainerStarted { container, pid, runs, started_at_ms, .. } => {
+                let Some(run) = find(runs_of_pod, &container) else { return };
+                run.on_started(now_ms, pid, runs, spec(assigned, &container));
+                if self.started_at_ms == 0 {
+                    self.started_at_ms = started_at_ms;
+                }
+            }
+            Input::StartFailed { container, failure, .. } => {
+                if let Some(run) = find(runs_of_pod, &container) {
+                    run.on_start_failed(now_ms, failure);
+                }
+            }
+            Input::ContainerExited { container, code, message, .. } => {
+                if let Some(run) = find(runs_of_pod, &container) {
+                    run.on_exited(now_ms, code, &message);
+                }
+            }
+            Input::ProbeDone { container, attempt, kind, result, .. } => {
+                if let (Some(run), Some(spec)) = (find(runs_of_pod, &container), spec(assigned, &container)) {
+                    run.on_probed(attempt, kind, result, spec);
+                }
+            }
+            Input::Tick
+            | Input::SessionOpened
+            | Input::SessionClosed
+            | Input::FromServer(_)
+            | Input::AttachDone { .. }
+            | Input::PodCleaned { .. }
+            | Input::VolumeRemoved { .. } => {}
+        }
+    }
+
+    /// Ends what is not assigned any more. At once: whoever superseded it must not wait, nor share the node with it.
+    pub(crate) fn end_leftover(&mut self, out: &mut Vec<Output>) {
+        if self.is_leftover() && self.is_here() && self.stage != Stage::Cleaning {
+            self.stage = Stage::Cleaning;
+            out.push(Output::KillPod { uid: self.uid });
+        }
+    }
+
+    /// The next steps of an assigned pod. `may_begin`: nothing on the node must be ended first.
+    pub(crate) fn advance(
+        &mut self,
+        now_ms: u64,
+        may_begin: bool,
+        fences: &BTreeMap<VolumeName, Fence>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(pod) = self.assigned.clone() else { return };
+        if let Some(grace_ms) = pod.stop_within_ms {
+            self.stop(grace_ms, out);
+            return;
+        }
+        let is_to_begin = match self.stage {
+            Stage::Waiting => true,
+            Stage::Retrying { at_ms } => at_ms <= now_ms,
+            Stage::Attaching { .. } | Stage::Active | Stage::Cleaning | Stage::Gone => false,
+        };
+        if is_to_begin {
+            if !may_begin {
+                self.failure = Failure {
+                    reason: Name::new("EndingLeftovers"),
+                    message: "processes of former pods on this node are being ended first".to_owned(),
+                };
+                return;
+            }
+            self.attach(now_ms, &pod, fences, out);
+        }
+        if self.stage == Stage::Active {
+            for run in &mut self.containers {
+                run.keep_running(now_ms, self.uid, &pod, out);
+            }
+        }
+    }
+
+    fn attach(
+        &mut self,
+        now_ms: u64,
+        pod: &Arc<AssignedPod>,
+        fences: &BTreeMap<VolumeName, Fence>,
+        out: &mut Vec<Output>,
+    ) {
+        if let Some(volume) = unassigned_volume(pod) {
+            let message = format!("volume {volume} is not attached to this node yet");
+            self.failure = Failure { reason: Name::new("WaitingForVolume"), message };
+            return;
+        }
+        let stale = pod.volumes.iter().find(|v| fences.get(&v.volume).is_some_and(|highest| v.fence < *highest));
+        if let Some(volume) = stale {
+            let highest = fences.get(&volume.volume).copied().unwrap_or_default();
+            let (name, fence) = (&volume.volume, volume.fence);
+            let message = format!("volume {name} was held here under fence {highest}; {fence} is stale");
+            self.failure = Failure { reason: Name::new("StaleFence"), message };
+            self.stage = Stage::Retrying { at_ms: now_ms + ATTACH_RETRY_MS };
+            return;
+        }
+        let missing: BTreeSet<VolumeName> = pod.volumes.iter().map(|v| v.volume.clone()).collect();
+        self.failure = Failure::default();
+        self.stage = if missing.is_empty() { Stage::Active } else { Stage::Attaching { missing } };
+        out.extend(pod.volumes.iter().map(|volume| Output::AttachVolume {
+            uid: self.uid,
+            pod: Arc::clone(pod),
+            volume: volume.clone(),
+        }));
+    }
+
+    fn stop(&mut self, grace_ms: u64, out: &mut Vec<Output>) {
+        match self.stage {
+            Stage::Waiting => self.stage = Stage::Gone,
+            Stage::Retrying { .. } | Stage::Attaching { .. } => {
+                self.stage = Stage::Cleaning;
+                out.push(Output::CleanPod { uid: self.uid });
+            }
+            Stage::Active => {
+                for run in &mut self.containers {
+                    run.stop(self.uid, grace_ms, out);
+                }
+                if self.containers.iter().all(ContainerRun::is_down) {
+                    self.stage = Stage::Cleaning;
+                    out.push(Output::CleanPod { uid: self.uid });
+                }
+            }
+            Stage::Cleaning | Stage::Gone => {}
+        }
+    }
+
+    /// What the control plane has not been told yet, once.
+    pub(crate) fn news(&mut self) -> Option<PodReport> {
+        let pod = self.assigned.as_ref()?;
+        let is_gone = self.stage == Stage::Gone;
+        // A pod that ends is described when it has ended; one that was adopted, when it has been looked at.
+        let is_on_its_way = pod.stop_within_ms.is_some() || self.containers.iter().any(ContainerRun::is_unjudged);
+        if is_on_its_way && !is_gone {
+            return None;
+        }
+        let report = PodReport {
+            pod: pod.pod.clone(),
+            uid: self.uid,
+            status: self.status(pod),
+            has_volumes: self.stage == Stage::Active,
+            is_gone,
+        };
+        if self.told.as_ref() == Some(&report) {
+            return None;
+        }
+        self.told = Some(report.clone());
+        Some(report)
+    }
+
+    fn status(&self, pod: &Arc<AssignedPod>) -> PodStatus {
+        let has_started = 0 < self.started_at_ms;
+        let is_active = self.stage == Stage::Active;
+        let containers: Vec<_> = match self.stage {
+            Stage::Active => self.containers.iter().map(|run| run.status(spec(Some(pod), run.name()))).collect(),
+            Stage::Waiting | Stage::Retrying { .. } | Stage::Attaching { .. } | Stage::Cleaning | Stage::Gone => {
+                Vec::new()
+            }
+        };
+        let failures = std::iter::once(&self.failure).chain(self.containers.iter().map(ContainerRun::failure));
+        let failure = failures.into_iter().find(|f| **f != Failure::default()).cloned().unwrap_or_default();
+        PodStatus {
+            phase: if has_started { Phase::Running } else { Phase::Pending },
+            is_ready: is_active && containers.iter().all(|c| c.is_running && c.is_ready),
+            reason: failure.reason,
+            message: failure.message,
+            started_at_ms: self.started_at_ms,
+            containers,
+        }
+    }
+
+    /// When [`Self::advance`] has something to do, if nothing else happens.
+    pub(crate) fn next_at_ms(&self) -> Option<u64> {
+        let pod = self.assigned.as_ref().filter(|pod| pod.stop_within_ms.is_none())?;
+        match self.stage {
+            Stage::Retrying { at_ms } => Some(at_ms),
+            Stage::Active => self.containers.iter().filter_map(|run| run.next_at_ms(spec(Some(pod), run.name()))).min(),
+            Stage::Waiting | Stage::Attaching { .. } | Stage::Cleaning | Stage::Gone => None,
+        }
+    }
+}
+
+fn find<'a>(containers: &'a mut [ContainerRun], name: &Name) -> Option<&'a mut ContainerRun> {
+    containers.iter_mut().find(|run| run.name() == name)
+}
+
+/// A volume that a container mounts and that the assignment does not have: the control plane has yet to grant it.
+fn unassigned_volume(pod: &AssignedPod) -> Option<&Name> {
+    let mut mounts = pod.template.containers.iter().flat_map(|container| &container.mounts);
+    mounts.find(|mount| pod.volumes.iter().all(|v| v.name != mount.volume)).map(|mount| &mount.volume)
+}
+
+fn spec<'a>(pod: Option<&'a Arc<AssignedPod>>, container: &Name) -> Option<&'a Container> {
+    pod?.template.containers.iter().find(|c| c.name == *container)
+}

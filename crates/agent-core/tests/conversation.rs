@@ -1,0 +1,535 @@
+//! Conversations with the core: inputs, and everything that comes out, in order.
+
+use agent_core::{
+    AgentCore, Config, Failure, Input, Ledger, LiveContainer, LiveContainerState, LivePod, Output, ProbeKind,
+    ProbeResult,
+};
+use domain::agent::{AssignedPod, AssignedVolume, Assignment, FromAgent, ToAgent, VolumeRemoval};
+use domain::command::PodReport;
+use domain::event::Registration;
+use domain::id::{BootId, Fence, Incarnation, Key, Name, NodeName, Revision, Uid, VolumeName};
+use domain::object::{ContainerStatus, Phase, PodStatus};
+use domain::spec::{Container, Mount, Probe, Template};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const HEARTBEAT_MS: u64 = 1_000;
+const WALL_MS: u64 = 1_700_000_000_000;
+
+fn registration(boot: &str) -> Registration {
+    Registration { boot_id: BootId::new(boot), ..Registration::default() }
+}
+
+fn config(boot: &str) -> Config {
+    Config { node: NodeName::new("n1"), registration: registration(boot), heartbeat_ms: HEARTBEAT_MS }
+}
+
+fn probe(failure_threshold: u32) -> Probe {
+    Probe { period_ms: 1_000, timeout_ms: 500, success_threshold: 1, failure_threshold, ..Probe::default() }
+}
+
+/// `web-0` with one container `main` and, for a fence above 0, one volume.
+fn web(uid: u64, fence: u64) -> AssignedPod {
+    let container = Container { name: Name::new("main"), ..Container::default() };
+    let template = Template { containers: vec![container], grace_ms: 30_000, ..Template::default() };
+    let volume = AssignedVolume {
+        name: Name::new("data"),
+        volume: VolumeName::new("v0"),
+        driver: Name::new("dir"),
+        handle: Name::new("v0"),
+        fence: Fence(fence),
+    };
+    AssignedPod {
+        pod: Key::new("default", "web-0"),
+        uid: Uid(uid),
+        template: Arc::new(template),
+        volumes: if fence == 0 { Vec::new() } else { vec![volume] },
+        ..AssignedPod::default()
+    }
+}
+
+fn probed(mut pod: AssignedPod, readiness: Option<Probe>, liveness: Option<Probe>) -> AssignedPod {
+    let template = Arc::make_mut(&mut pod.template);
+    template.containers[0].readiness = readiness;
+    template.containers[0].liveness = liveness;
+    pod
+}
+
+fn stopping(mut pod: AssignedPod, within_ms: u64) -> AssignedPod {
+    pod.stop_within_ms = Some(within_ms);
+    pod
+}
+
+fn ledger(boot: &str, revision: u64, pods: &[AssignedPod]) -> Ledger {
+    let fences = pods.iter().flat_map(|pod| &pod.volumes).map(|v| (v.volume.clone(), v.fence)).collect();
+    Ledger {
+        boot_id: BootId::new(boot),
+        incarnation: Incarnation(1),
+        revision: Revision(revision),
+        fences,
+        pods: pods.iter().map(|pod| (pod.uid, Arc::new(pod.clone()))).collect(),
+    }
+}
+
+fn live(uid: u64, state: LiveContainerState) -> LivePod {
+    let container = LiveContainer {
+        name: Name::new("main"),
+        attempt: 2,
+        runs: "redis-server".to_owned(),
+        started_at_ms: WALL_MS,
+        state,
+    };
+    LivePod { uid: Uid(uid), containers: vec![container] }
+}
+
+fn status(is_ready: bool, restart_count: u32, pid: u32) -> PodStatus {
+    let container = ContainerStatus {
+        name: Name::new("main"),
+        is_running: true,
+        is_ready,
+        restart_count,
+        pid,
+        runs: "redis-server".to_owned(),
+        ..ContainerStatus::default()
+    };
+    PodStatus {
+        phase: Phase::Running,
+        is_ready,
+        started_at_ms: WALL_MS,
+        containers: vec![container],
+        ..PodStatus::default()
+    }
+}
+
+fn report_of(uid: u64, status: PodStatus) -> PodReport {
+    PodReport { pod: Key::new("default", "web-0"), uid: Uid(uid), status, has_volumes: true, is_gone: false }
+}
+
+/// A core, the time, and verbs.
+#[derive(Debug)]
+struct Agent {
+    core: AgentCore,
+    now_ms: u64,
+}
+
+impl Agent {
+    fn new(boot: &str, ledger: Ledger, live: Vec<LivePod>) -> Self {
+        Self { core: AgentCore::recover(config(boot), ledger, live), now_ms: 1_000 }
+    }
+
+    /// One that is registered, and whose first heartbeat is out.
+    fn registered() -> Self {
+        let mut agent = Self::new("b1", ledger("b1", 0, &[]), Vec::new());
+        agent.register();
+        agent
+    }
+
+    fn register(&mut self) -> Vec<Output> {
+        let mut out = self.step(Input::SessionOpened);
+        out.extend(self.hear(ToAgent::Registered { incarnation: Incarnation(1) }));
+        out
+    }
+
+    fn step(&mut self, input: Input) -> Vec<Output> {
+        self.core.step(self.now_ms, input)
+    }
+
+    fn hear(&mut self, message: ToAgent) -> Vec<Output> {
+        self.step(Input::FromServer(message))
+    }
+
+    fn assign(&mut self, revision: u64, pods: &[AssignedPod]) -> Vec<Output> {
+        self.hear(ToAgent::Assign(Assignment {
+            revision: Revision(revision),
+            incarnation: Incarnation(1),
+            pods: pods.to_vec(),
+            removals: Vec::new(),
+        }))
+    }
+
+    fn after(&mut self, ms: u64) -> Vec<Output> {
+        self.now_ms += ms;
+        self.step(Input::Tick)
+    }
+
+    fn started(&mut self, uid: u64, pid: u32) -> Vec<Output> {
+        self.step(Input::ContainerStarted {
+            uid: Uid(uid),
+            container: Name::new("main"),
+            pid,
+            runs: "redis-server".to_owned(),
+            started_at_ms: WALL_MS,
+        })
+    }
+
+    fn exited(&mut self, uid: u64, code: i32) -> Vec<Output> {
+        let message = String::new();
+        self.step(Input::ContainerExited { uid: Uid(uid), container: Name::new("main"), code, message })
+    }
+
+    fn probed(&mut self, uid: u64, attempt: u32, kind: ProbeKind, is_ok: bool) -> Vec<Output> {
+        let result = ProbeResult { is_ok, message: if is_ok { String::new() } else { "refused".to_owned() } };
+        self.step(Input::ProbeDone { uid: Uid(uid), container: Name::new("main"), attempt, kind, result })
+    }
+
+    fn attached(&mut self, uid: u64) -> Vec<Output> {
+        self.step(Input::AttachDone { uid: Uid(uid), volume: VolumeName::new("v0"), result: Ok(()) })
+    }
+
+    fn cleaned(&mut self, uid: u64) -> Vec<Output> {
+        self.step(Input::PodCleaned { uid: Uid(uid) })
+    }
+
+    /// Registered, and the pod runs, ready or not, with its first reports acknowledged.
+    fn running(pod: &AssignedPod) -> Self {
+        let mut agent = Self::registered();
+        agent.assign(5, std::slice::from_ref(pod));
+        agent.attached(pod.uid.0);
+        agent.started(pod.uid.0, 41);
+        for number in 1..=3 {
+            agent.hear(ToAgent::ReportAcked { number });
+        }
+        agent
+    }
+}
+
+fn start(pod: &AssignedPod, attempt: u32) -> Output {
+    Output::StartContainer { uid: pod.uid, pod: Arc::new(pod.clone()), container: Name::new("main"), attempt }
+}
+
+fn stop(uid: u64, grace_ms: u64) -> Output {
+    Output::StopContainer { uid: Uid(uid), container: Name::new("main"), grace_ms }
+}
+
+fn check(uid: u64, attempt: u32, kind: ProbeKind, probe: Probe) -> Output {
+    Output::RunProbe { uid: Uid(uid), container: Name::new("main"), attempt, kind, probe }
+}
+
+fn report(number: u64, pods: Vec<PodReport>, ended: &[u64]) -> Output {
+    Output::Send(FromAgent::Report {
+        number,
+        incarnation: Incarnation(1),
+        pods,
+        ended: ended.iter().copied().map(Uid).collect(),
+        removed_volumes: Vec::new(),
+    })
+}
+
+fn register(boot: &str, running: &[u64]) -> Output {
+    Output::Send(FromAgent::Register {
+        node: NodeName::new("n1"),
+        registration: registration(boot),
+        running: running.iter().copied().map(Uid).collect(),
+    })
+}
+
+const fn heartbeat(sent_at_ms: u64) -> Output {
+    Output::Send(FromAgent::Heartbeat { sent_at_ms })
+}
+
+/// What concerns containers and pods, without reports, heartbeats and the ledger.
+fn deeds(out: Vec<Output>) -> Vec<Output> {
+    out.into_iter().filter(|o| !matches!(o, Output::Send(_) | Output::SaveLedger(_))).collect()
+}
+
+#[test]
+fn an_assigned_pod_is_attached_then_started_then_reported() {
+    let pod = web(7, 3);
+    let mut agent = Agent::new("b1", Ledger::default(), Vec::new());
+    assert_eq!(agent.step(Input::Tick), []);
+    let boot_noted = Ledger { boot_id: BootId::new("b1"), ..Ledger::default() };
+    let opened = agent.step(Input::SessionOpened);
+    assert_eq!(opened, [Output::SaveLedger(boot_noted.clone()), register("b1", &[])]);
+    let granted = Ledger { incarnation: Incarnation(1), ..boot_noted };
+    let registered = agent.hear(ToAgent::Registered { incarnation: Incarnation(1) });
+    assert_eq!(registered, [Output::SaveLedger(granted), heartbeat(1_000)]);
+
+    let assigned = agent.assign(5, std::slice::from_ref(&pod));
+    let attach = Output::AttachVolume { uid: Uid(7), pod: Arc::new(pod.clone()), volume: pod.volumes[0].clone() };
+    assert_eq!(assigned, [Output::SaveLedger(ledger("b1", 5, std::slice::from_ref(&pod))), attach]);
+
+    let attached = agent.attached(7);
+    assert_eq!(attached[0], start(&pod, 0));
+    let Output::Send(FromAgent::Report { number: 1, pods, .. }) = &attached[1] else { panic!("{attached:?}") };
+    assert!(pods[0].has_volumes && pods[0].status.phase == Phase::Pending);
+    assert_eq!(attached.len(), 2);
+
+    assert_eq!(agent.started(7, 41), [report(2, vec![report_of(7, status(true, 0, 41))], &[])]);
+    assert_eq!(agent.step(Input::Tick), []);
+}
+
+#[test]
+fn the_same_assignment_again_changes_nothing() {
+    let pod = web(7, 3);
+    let mut agent = Agent::running(&pod);
+    assert_eq!(agent.assign(6, std::slice::from_ref(&pod)), []);
+}
+
+#[test]
+fn older_assignments_are_ignored() {
+    let pod = web(7, 3);
+    let mut agent = Agent::running(&pod);
+    assert_eq!(agent.assign(4, &[]), []);
+    let other_incarnation = Assignment { revision: Revision(99), ..Assignment::default() };
+    assert_eq!(agent.hear(ToAgent::Assign(other_incarnation)), []);
+}
+
+#[test]
+fn a_stop_is_graceful_and_the_end_is_reported_once_nothing_is_left() {
+    let pod = web(7, 3);
+    let mut agent = Agent::running(&pod);
+    let end = stopping(pod, 30_000);
+    let asked = agent.assign(6, std::slice::from_ref(&end));
+    assert_eq!(asked, [Output::SaveLedger(ledger("b1", 6, std::slice::from_ref(&end))), stop(7, 30_000)]);
+    assert_eq!(agent.assign(7, std::slice::from_ref(&end)), []);
+    let hurried = agent.assign(8, &[stopping(end, 0)]);
+    assert_eq!(deeds(hurried), [stop(7, 0)]);
+    assert_eq!(agent.exited(7, 143), [Output::CleanPod { uid: Uid(7) }]);
+    let gone = agent.cleaned(7);
+    let [Output::Send(FromAgent::Report { pods, ended, .. })] = gone.as_slice() else { panic!("{gone:?}") };
+    assert!(pods[0].is_gone && ended.is_empty());
+    let number = 3;
+    assert_eq!(agent.hear(ToAgent::ReportAcked { number }), []);
+    assert_eq!(
+        agent.assign(9, &[]),
+        [Output::SaveLedger(Ledger {
+            revision: Revision(9),
+            fences: BTreeMap::from([(VolumeName::new("v0"), Fence(3))]),
+            ..ledger("b1", 9, &[])
+        })]
+    );
+}
+
+#[test]
+fn a_superseded_pod_is_killed_before_its_successor_begins() {
+    let (old, new) = (web(7, 3), web(9, 4));
+    let mut agent = Agent::running(&old);
+    let assigned = agent.assign(8, std::slice::from_ref(&new));
+    assert_eq!(deeds(assigned), [Output::KillPod { uid: Uid(7) }]);
+    assert_eq!(deeds(agent.exited(7, 137)), []);
+    let attach = Output::AttachVolume { uid: Uid(9), pod: Arc::new(new.clone()), volume: new.volumes[0].clone() };
+    let cleaned = agent.cleaned(7);
+    assert_eq!(deeds(cleaned.clone()), [attach]);
+    let ended =
+        cleaned.iter().any(|o| matches!(o, Output::Send(FromAgent::Report { ended, .. }) if *ended == [Uid(7)]));
+    assert!(ended, "{cleaned:?}");
+}
+
+#[test]
+fn a_pod_waits_for_a_volume_that_is_not_granted_yet() {
+    let mut bare = web(7, 0);
+    let mount = Mount { volume: Name::new("data"), path: "/data".to_owned(), read_only: false };
+    Arc::make_mut(&mut bare.template).containers[0].mounts.push(mount);
+    let granted = AssignedPod { volumes: web(7, 3).volumes, ..bare.clone() };
+    let mut agent = Agent::registered();
+    let out = agent.assign(5, &[bare]);
+    assert_eq!(deeds(out.clone()), []);
+    let Some(Output::Send(FromAgent::Report { pods, .. })) = out.last() else { panic!("{out:?}") };
+    assert_eq!(pods[0].status.reason, Name::new("WaitingForVolume"));
+    let pod = Arc::new(granted.clone());
+    let attach = Output::AttachVolume { uid: Uid(7), volume: granted.volumes[0].clone(), pod };
+    assert_eq!(deeds(agent.assign(6, &[granted])), [attach]);
+}
+
+#[test]
+fn a_lower_fence_is_refused() {
+    let mut agent = Agent::running(&web(7, 3));
+    agent.assign(6, &[]);
+    agent.cleaned(7);
+    let out = agent.assign(7, &[web(9, 2)]);
+    assert_eq!(deeds(out.clone()), []);
+    let Some(Output::Send(FromAgent::Report { pods, .. })) = out.last() else { panic!("{out:?}") };
+    assert_eq!(pods[0].status.reason, Name::new("StaleFence"));
+}
+
+#[test]
+fn a_returning_agent_adopts_what_runs_and_restarts_what_ended() {
+    let pods = [web(7, 3), AssignedPod { pod: Key::new("default", "web-1"), ..web(8, 0) }];
+    let found = vec![live(7, LiveContainerState::Running { pid: 41 }), live(8, LiveContainerState::Exited { code: 1 })];
+    let mut agent = Agent::new("b1", ledger("b1", 5, &pods), found);
+    assert_eq!(agent.step(Input::Tick), [start(&pods[1], 3)]);
+    assert_eq!(agent.step(Input::SessionOpened), [register("b1", &[7, 8])]);
+    let registered = agent.hear(ToAgent::Registered { incarnation: Incarnation(1) });
+    let [beat, Output::Send(FromAgent::Report { pods: told, .. })] = registered.as_slice() else {
+        panic!("{registered:?}")
+    };
+    assert_eq!(*beat, heartbeat(1_000));
+    assert_eq!(told[0], report_of(7, status(true, 2, 41)));
+    assert_eq!(deeds(agent.assign(5, &pods)), []);
+}
+
+#[test]
+fn an_adopted_pod_is_not_reported_before_its_readiness_is_known() {
+    let pod = probed(web(7, 0), Some(probe(3)), None);
+    let found = vec![live(7, LiveContainerState::Running { pid: 41 })];
+    let mut agent = Agent::new("b1", ledger("b1", 5, std::slice::from_ref(&pod)), found);
+    assert_eq!(agent.step(Input::Tick), [check(7, 2, ProbeKind::Readiness, probe(3))]);
+    assert_eq!(agent.register(), [register("b1", &[7]), heartbeat(1_000)]);
+    let told = agent.probed(7, 2, ProbeKind::Readiness, true);
+    assert_eq!(told, [report(1, vec![report_of(7, status(true, 2, 41))], &[])]);
+}
+
+#[test]
+fn what_is_not_in_the_ledger_is_ended_even_without_a_session() {
+    let mut agent = Agent::new("b1", ledger("b1", 5, &[]), vec![live(7, LiveContainerState::Running { pid: 41 })]);
+    assert_eq!(agent.step(Input::Tick), [Output::KillPod { uid: Uid(7) }]);
+    assert_eq!(agent.register(), [register("b1", &[7]), heartbeat(1_000)]);
+    assert_eq!(agent.cleaned(7), [report(1, Vec::new(), &[7])]);
+}
+
+#[test]
+fn a_new_boot_is_announced_only_when_nothing_of_the_former_boot_is_left() {
+    let pod = web(7, 3);
+    let found = vec![live(7, LiveContainerState::Running { pid: 41 })];
+    let mut agent = Agent::new("b2", ledger("b1", 5, std::slice::from_ref(&pod)), found);
+    assert_eq!(agent.step(Input::SessionOpened), [Output::KillPod { uid: Uid(7) }]);
+    let registers = agent.cleaned(7);
+    let fences = BTreeMap::from([(VolumeName::new("v0"), Fence(3))]);
+    let fresh = Ledger { fences, ..ledger("b2", 5, &[]) };
+    assert_eq!(registers, [Output::SaveLedger(fresh), register("b2", &[])]);
+}
+
+#[test]
+fn without_a_session_crashed_containers_start_again_with_growing_waits() {
+    let pod = web(7, 0);
+    let mut agent = Agent::running(&pod);
+    assert_eq!(agent.step(Input::SessionClosed), []);
+    assert_eq!(agent.exited(7, 1), [start(&pod, 1)]);
+    agent.started(7, 42);
+    for (attempt, wait_ms) in [(2, 1_000), (3, 2_000), (4, 4_000)] {
+        assert_eq!(agent.exited(7, 1), []);
+        assert_eq!(agent.core.next_tick_at_ms(), Some(agent.now_ms + wait_ms));
+        assert_eq!(agent.after(wait_ms - 1), []);
+        assert_eq!(agent.after(1), [start(&pod, attempt)]);
+        agent.started(7, 43);
+    }
+    agent.after(agent_core::STEADY_AFTER_MS);
+    assert_eq!(agent.exited(7, 1), [start(&pod, 5)]);
+}
+
+#[test]
+fn a_crash_loop_is_reported_as_such() {
+    let pod = web(7, 0);
+    let mut agent = Agent::running(&pod);
+    agent.exited(7, 1);
+    agent.started(7, 42);
+    let out = agent.exited(7, 9);
+    let [Output::Send(FromAgent::Report { pods, .. })] = out.as_slice() else { panic!("{out:?}") };
+    let (status, container) = (&pods[0].status, &pods[0].status.containers[0]);
+    assert_eq!(status.reason, Name::new("CrashLoopBackOff"));
+    assert_eq!(status.message, "container main ended with exit code 9; it starts again 1000 ms later");
+    assert_eq!((container.restart_count, container.last_exit, container.is_running), (1, Some(9), false));
+}
+
+#[test]
+fn a_failed_start_is_told_and_tried_again_as_the_same_attempt() {
+    let pod = web(7, 0);
+    let mut agent = Agent::registered();
+    agent.assign(5, std::slice::from_ref(&pod));
+    let failure = Failure { reason: Name::new("ImageNotFound"), message: "no image x".to_owned() };
+    let out = agent.step(Input::StartFailed { uid: Uid(7), container: Name::new("main"), failure });
+    let [Output::Send(FromAgent::Report { pods, .. })] = out.as_slice() else { panic!("{out:?}") };
+    assert_eq!(pods[0].status.reason, Name::new("ImageNotFound"));
+    assert_eq!(deeds(agent.after(1_000)), [start(&pod, 0)]);
+}
+
+#[test]
+fn readiness_follows_its_probe_with_thresholds() {
+    let pod = probed(web(7, 0), Some(probe(2)), None);
+    let mut agent = Agent::registered();
+    agent.assign(5, std::slice::from_ref(&pod));
+    let out = agent.started(7, 41);
+    let ready_probe = || check(7, 0, ProbeKind::Readiness, probe(2));
+    let unready = report(2, vec![report_of(7, status(false, 0, 41))], &[]);
+    assert_eq!(out, [ready_probe(), unready]);
+    assert_eq!(
+        agent.probed(7, 0, ProbeKind::Readiness, true),
+        [report(3, vec![report_of(7, status(true, 0, 41))], &[])]
+    );
+    for number in 1..=3 {
+        agent.hear(ToAgent::ReportAcked { number });
+    }
+    assert_eq!(agent.after(1_000), [ready_probe(), heartbeat(2_000)]);
+    assert_eq!(agent.probed(7, 0, ProbeKind::Readiness, false), []);
+    assert_eq!(agent.after(1_000), [ready_probe(), heartbeat(3_000)]);
+    let mut failing = status(false, 0, 41);
+    failing.message = "readiness probe of main fails: refused".to_owned();
+    assert_eq!(agent.probed(7, 0, ProbeKind::Readiness, false), [report(4, vec![report_of(7, failing)], &[])]);
+}
+
+#[test]
+fn failing_liveness_stops_with_grace_and_starts_again() {
+    let pod = probed(web(7, 0), None, Some(probe(2)));
+    let mut agent = Agent::running(&pod);
+    agent.step(Input::SessionClosed);
+    let live_probe = || check(7, 0, ProbeKind::Liveness, probe(2));
+    assert_eq!(agent.probed(7, 0, ProbeKind::Liveness, false), []);
+    assert_eq!(agent.after(1_000), [live_probe()]);
+    assert_eq!(agent.probed(7, 0, ProbeKind::Liveness, false), [stop(7, 30_000)]);
+    assert_eq!(agent.after(1_000), []);
+    assert_eq!(agent.exited(7, 143), [start(&pod, 1)]);
+    // A check of the former attempt that comes late says nothing about the new one.
+    agent.started(7, 42);
+    assert_eq!(agent.probed(7, 0, ProbeKind::Liveness, false), []);
+}
+
+#[test]
+fn reports_are_sent_again_until_they_are_acknowledged() {
+    let pod = web(7, 0);
+    let mut agent = Agent::registered();
+    agent.assign(5, std::slice::from_ref(&pod));
+    agent.started(7, 41);
+    let content = || vec![report_of(7, status(true, 0, 41))];
+    assert_eq!(agent.after(1_999), [heartbeat(2_999)]);
+    assert_eq!(agent.after(1), [report(3, content(), &[])]);
+    // A new session owes nothing to the old one, which might have lost it.
+    agent.step(Input::SessionClosed);
+    assert_eq!(agent.register(), [register("b1", &[7]), heartbeat(3_000), report(4, content(), &[])]);
+    assert_eq!(agent.hear(ToAgent::ReportAcked { number: 3 }), []);
+    assert_eq!(agent.hear(ToAgent::ReportAcked { number: 4 }), []);
+    agent.now_ms += 500;
+    assert_eq!(agent.after(0), []);
+}
+
+#[test]
+fn a_silent_server_is_left() {
+    let mut agent = Agent::registered();
+    let out = agent.after(HEARTBEAT_MS * 5);
+    let close = Output::CloseSession { leader: None, reason: "nothing heard for 5000 ms".to_owned() };
+    assert_eq!(out, [heartbeat(6_000), close]);
+    assert_eq!(agent.after(10_000), []);
+}
+
+#[test]
+fn a_redirect_closes_the_session() {
+    let mut agent = Agent::registered();
+    let out = agent.hear(ToAgent::Redirect { leader: Some(2) });
+    assert_eq!(out, [Output::CloseSession { leader: Some(2), reason: "redirected".to_owned() }]);
+}
+
+#[test]
+fn a_removed_volume_is_reported_and_its_fence_forgotten() {
+    let mut agent = Agent::new("b1", ledger("b1", 5, &[web(7, 3)]), Vec::new());
+    agent.register();
+    let removal = VolumeRemoval { volume: VolumeName::new("v0"), driver: Name::new("dir"), handle: Name::new("v0") };
+    let assignment = Assignment {
+        revision: Revision(6),
+        incarnation: Incarnation(1),
+        pods: Vec::new(),
+        removals: vec![removal.clone()],
+    };
+    // The pod's volume was being attached when the assignment dropped it.
+    let kill = agent.hear(ToAgent::Assign(assignment.clone()));
+    assert_eq!(deeds(kill), [Output::KillPod { uid: Uid(7) }]);
+    assert_eq!(deeds(agent.cleaned(7)), [Output::RemoveVolume(removal)]);
+    let done = agent.step(Input::VolumeRemoved { volume: VolumeName::new("v0"), result: Ok(()) });
+    let told = Output::Send(FromAgent::Report {
+        number: 2,
+        incarnation: Incarnation(1),
+        pods: Vec::new(),
+        ended: Vec::new(),
+        removed_volumes: vec![VolumeName::new("v0")],
+    });
+    assert_eq!(done, [Output::SaveLedger(ledger("b1", 6, &[])), told]);
+    assert_eq!(deeds(agent.hear(ToAgent::Assign(assignment))), []);
+}

@@ -1,0 +1,150 @@
+//! Who the agent is, what it has, and why it may fail. Read once at the start.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use domain::event::Registration;
+use domain::id::{BootId, MachineId, Name};
+use domain::spec::{Labels, Resources, Taint};
+use journal::FileError;
+
+use crate::image::CatalogueError;
+
+/// How many pods a node takes when nobody says otherwise.
+pub const PODS_MAX_DEFAULT: u32 = 110;
+/// Time between heartbeats when nobody says otherwise.
+pub const HEARTBEAT_MS_DEFAULT: u64 = 1_000;
+
+/// How to run an agent.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// The node's name.
+    pub node: String,
+    /// Where the agent keeps its ledger and its pods.
+    pub data_dir: PathBuf,
+    /// Addresses of servers (`127.0.0.1:7001`) by their ids, which redirects name.
+    pub servers: BTreeMap<u64, String>,
+    /// Which start of the machine this is. `None`: the kernel says.
+    pub boot_id: Option<String>,
+    /// Which machine this is. `None`: `/etc/machine-id` says.
+    pub machine_id: Option<String>,
+    /// Where volumes of the `dir` driver are, for all nodes.
+    pub storage_root: PathBuf,
+    /// The image catalogue. `None`: the one that comes with the program.
+    pub images: Option<PathBuf>,
+    /// The program that knows the verbs `shim`, `container-init` and `workload`. `None`: this one.
+    pub exe: Option<PathBuf>,
+    /// The node's labels.
+    pub labels: Labels,
+    /// The node's taints.
+    pub taints: Vec<Taint>,
+    /// What the node has. `None`: the processors and the memory of the machine.
+    pub capacity: Option<Resources>,
+    /// How many pods the node takes.
+    pub pods_max: u32,
+    /// Time between heartbeats.
+    pub heartbeat_ms: u64,
+}
+
+impl AgentConfig {
+    /// An agent with everything that can be found out left to be found out.
+    pub fn new(node: &str, data_dir: PathBuf, servers: BTreeMap<u64, String>, storage_root: PathBuf) -> Self {
+        Self {
+            node: node.to_owned(),
+            data_dir,
+            servers,
+            boot_id: None,
+            machine_id: None,
+            storage_root,
+            images: None,
+            exe: None,
+            labels: Labels::new(),
+            taints: Vec::new(),
+            capacity: None,
+            pods_max: PODS_MAX_DEFAULT,
+            heartbeat_ms: HEARTBEAT_MS_DEFAULT,
+        }
+    }
+
+    /// What the agent says of itself when it registers.
+    pub(crate) fn registration(&self) -> Result<Registration, AgentError> {
+        let boot_id = match &self.boot_id {
+            Some(boot_id) => boot_id.clone(),
+            None => crate::process_tree::boot_id().map_err(|source| AgentError::Machine { source })?,
+        };
+        let machine_id = match &self.machine_id {
+            Some(machine_id) => machine_id.clone(),
+            // A machine without an id is known by the name of its node.
+            None => fs::read_to_string("/etc/machine-id").map_or_else(|_| self.node.clone(), |id| id.trim().to_owned()),
+        };
+        Ok(Registration {
+            boot_id: BootId::from(boot_id),
+            machine_id: MachineId::from(machine_id),
+            capacity: self.capacity.map_or_else(machine_capacity, Ok)?,
+            pods_max: self.pods_max,
+            labels: self.labels.clone(),
+            taints: self.taints.clone(),
+            info: info(),
+            leftovers: Vec::new(),
+        })
+    }
+}
+
+/// Why an agent could not begin, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// No server to go to.
+    #[error("no server is given")]
+    NoServer,
+    /// Its own directory.
+    #[error("preparing {}", path.display())]
+    Directory { path: PathBuf, source: io::Error },
+    /// What the kernel says of the machine.
+    #[error("looking at the machine")]
+    Machine { source: io::Error },
+    /// The ledger on disk.
+    #[error("keeping the ledger")]
+    Ledger { source: FileError },
+    /// The ledger's content.
+    #[error("reading the ledger in {}: it was written by another version, or is damaged", path.display())]
+    LedgerContent { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    /// The image catalogue.
+    #[error("reading the image catalogue")]
+    Catalogue(#[from] CatalogueError),
+    /// The runtime that starts containers.
+    #[error("starting the runtime")]
+    Runtime { source: io::Error },
+}
+
+fn machine_capacity() -> Result<Resources, AgentError> {
+    let machine = |source| AgentError::Machine { source };
+    let cores = std::thread::available_parallelism().map_err(machine)?.get();
+    let meminfo = fs::read_to_string("/proc/meminfo").map_err(machine)?;
+    let memory_kib: u64 = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse().ok())
+        .ok_or_else(|| machine(io::Error::new(io::ErrorKind::InvalidData, "no MemTotal in /proc/meminfo")))?;
+    Ok(Resources { cpu_milli: cores as u64 * 1_000, memory_bytes: memory_kib * 1_024 })
+}
+
+fn info() -> Labels {
+    let system = rustix::system::uname();
+    let mut features = vec!["volumes/dir", "probes/exec", "probes/http", "probes/tcp"];
+    // Every address of 127/8 is there without configuration, unless somebody has taken it away.
+    if std::net::TcpListener::bind((Ipv4Addr::new(127, 64, 0, 1), 0)).is_ok() {
+        features.push("pod-addresses");
+    }
+    [
+        ("runtime", "process".to_owned()),
+        ("kernel", system.release().to_string_lossy().into_owned()),
+        ("architecture", system.machine().to_string_lossy().into_owned()),
+        ("agent", env!("CARGO_PKG_VERSION").to_owned()),
+        ("features", features.join(",")),
+    ]
+    .into_iter()
+    .map(|(key, value)| (Name::new(key), Name::from(value)))
+    .collect()
+}

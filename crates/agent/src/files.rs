@@ -1,0 +1,44 @@
+//! Small files that must survive a crash whole: written aside, synced, renamed.
+//! Never knows what is in them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Replaces `path` so that a reader, even after a crash, sees either the old or the new content.
+///
+/// The file is readable by its owner only: environments may carry secrets.
+pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+    let aside = path.with_extension("aside");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&aside, path)?;
+    sync_parent(path)
+}
+
+/// [`write_durably`] of a value as JSON.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    write_durably(path, &serde_json::to_vec(value)?)
+}
+
+/// Reads a JSON file; a missing file is `None`, a broken one an error.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(serde_json::from_slice(&content)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a rename, creation or removal in the directory of `path` durable.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}

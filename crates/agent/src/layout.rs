@@ -1,0 +1,66 @@
+//! Where an agent keeps what, below its data directory. Only names, never content.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use domain::id::Uid;
+
+use crate::process;
+
+/// Where the agent's own ledger is.
+pub fn ledger_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("ledger")
+}
+
+/// Where the pods are.
+pub fn pods_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("pods")
+}
+
+/// Where one pod is.
+pub fn pod_dir(data_dir: &Path, uid: Uid) -> PathBuf {
+    pods_dir(data_dir).join(uid.to_string())
+}
+
+/// Below it, mount paths of a pod are mirrored.
+pub fn root_dir(pod_dir: &Path) -> PathBuf {
+    pod_dir.join("root")
+}
+
+/// Where the files are that the image catalogue makes for a container.
+pub fn run_dir(pod_dir: &Path, container: &str) -> PathBuf {
+    pod_dir.join("run").join(container)
+}
+
+/// The pods that have a directory, in order.
+pub fn pods(data_dir: &Path) -> Vec<Uid> {
+    let mut uids: Vec<Uid> = names(&pods_dir(data_dir)).iter().filter_map(|name| name.parse().ok()).map(Uid).collect();
+    uids.sort_unstable();
+    uids
+}
+
+/// The containers of a pod that were ever asked for, in order.
+pub fn containers(pod_dir: &Path) -> Vec<String> {
+    let mut containers = names(&pod_dir.join("containers"));
+    containers.sort_unstable();
+    containers
+}
+
+/// The attempts of a container that are kept, oldest first.
+pub fn attempts(pod_dir: &Path, container: &str) -> Vec<u32> {
+    let dir = pod_dir.join("containers").join(container);
+    let mut attempts: Vec<u32> = names(&dir).iter().filter_map(|name| name.parse().ok()).collect();
+    attempts.sort_unstable();
+    attempts
+}
+
+/// The log of a container's last attempt, or of the one before it.
+pub fn log(pod_dir: &Path, container: &str, is_previous: bool) -> Option<PathBuf> {
+    let attempt = *attempts(pod_dir, container).iter().rev().nth(usize::from(is_previous))?;
+    Some(process::log_path(&process::attempt_dir(pod_dir, container, attempt)))
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}

@@ -1,0 +1,23 @@
+//! The node shell: processes, volumes, probes; drives agent-core.
+
+pub mod config;
+mod containers;
+pub mod environment;
+pub mod files;
+pub mod image;
+pub mod layout;
+mod ledger;
+pub mod logs;
+mod node;
+mod pods;
+pub mod ports;
+pub mod probe;
+pub mod process;
+pub mod process_tree;
+mod session;
+pub mod shim;
+pub mod volume;
+pub mod workload;
+
+pub use config::{AgentConfig, AgentError};
+pub use node::run;

@@ -1,0 +1,210 @@
+//! The agent's loop: what happened goes into the core, what comes out is done, in order.
+//! Never decides anything, and never waits for a pod.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_core::{AgentCore, Config, Input, Ledger, Output};
+use domain::agent::ToAgent;
+use domain::id::NodeName;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::config::{AgentConfig, AgentError};
+use crate::image::Catalogue;
+use crate::layout;
+use crate::ledger::LedgerFile;
+use crate::pods::{Deed, Pods, Site};
+use crate::process::ProcessRuntime;
+use crate::session::{self, Closing, Session, SessionEvent};
+use crate::volume::DirDriver;
+
+/// More inputs than this make the pods' tasks wait for the core.
+const INPUTS_MAX: usize = 1_024;
+/// More messages than this make the session wait for the core.
+const SESSION_EVENTS_MAX: usize = 64;
+/// Where programs are looked up when the agent itself was not told.
+const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs an agent until `shutdown` is over. Its pods stay alive: the next agent of this node takes them up again.
+pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+    if config.servers.is_empty() {
+        return Err(AgentError::NoServer);
+    }
+    let registration = config.registration()?;
+    let data_dir = prepared(&config.data_dir)?;
+    prepared(&layout::pods_dir(&data_dir))?;
+    let ledger_file = LedgerFile::open(&data_dir)?;
+    let ledger = ledger_file.load()?;
+    let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
+    let mut pods = Pods::new(Arc::new(site(&config, data_dir, inputs)?));
+    let live = pods.adopt().await;
+    tracing::info!(node = config.node, boot = %registration.boot_id, pods = live.len(), "agent begins");
+
+    let core_config = Config { node: NodeName::new(&config.node), registration, heartbeat_ms: config.heartbeat_ms };
+    let (closings, closing_inbox) = mpsc::unbounded_channel();
+    let (events, event_inbox) = mpsc::channel(SESSION_EVENTS_MAX);
+    let connecting = tokio::spawn(session::run(config.servers, closing_inbox, events));
+    let node = Node {
+        core: AgentCore::recover(core_config, ledger, live),
+        started: Instant::now(),
+        ledger_file: Some(ledger_file),
+        pods,
+        session: None,
+        closings,
+    };
+    let result = node.serve(inbox, event_inbox, shutdown).await;
+    connecting.abort();
+    result
+}
+
+#[derive(Debug)]
+struct Node {
+    core: AgentCore,
+    started: Instant,
+    /// Always there, but while it is being written.
+    ledger_file: Option<LedgerFile>,
+    pods: Pods,
+    session: Option<Session>,
+    closings: mpsc::UnboundedSender<Closing>,
+}
+
+impl Node {
+    async fn serve(
+        mut self,
+        mut inbox: mpsc::Receiver<Input>,
+        mut events: mpsc::Receiver<SessionEvent>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), AgentError> {
+        let mut shutdown = std::pin::pin!(shutdown);
+        self.step(Input::Tick).await?;
+        loop {
+            let next_tick = self.core.next_tick_at_ms().map(|at_ms| self.started + Duration::from_millis(at_ms));
+            let input = tokio::select! {
+                biased;
+                () = &mut shutdown => return Ok(()),
+                Some(input) = inbox.recv() => input,
+                Some(event) = events.recv() => self.on_session(event),
+                () = tokio::time::sleep_until(next_tick.unwrap_or_else(Instant::now)), if next_tick.is_some() => {
+                    Input::Tick
+                }
+            };
+            self.step(input).await?;
+        }
+    }
+
+    fn on_session(&mut self, event: SessionEvent) -> Input {
+        match event {
+            SessionEvent::Opened(session) => {
+                self.session = Some(session);
+                Input::SessionOpened
+            }
+            SessionEvent::Heard(message) => {
+                log_heard(&message);
+                Input::FromServer(*message)
+            }
+            SessionEvent::Closed => {
+                self.session = None;
+                Input::SessionClosed
+            }
+        }
+    }
+
+    async fn step(&mut self, input: Input) -> Result<(), AgentError> {
+        if let Input::PodCleaned { uid } = input {
+            self.pods.forget(uid);
+        }
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        for output in self.core.step(now_ms, input) {
+            self.execute(output).await?;
+        }
+        Ok(())
+    }
+
+    async fn execute(&mut self, output: Output) -> Result<(), AgentError> {
+        match output {
+            Output::SaveLedger(ledger) => self.save(ledger).await?,
+            Output::Send(message) => {
+                if let Some(session) = &self.session {
+                    session.send(&message);
+                }
+            }
+            Output::CloseSession { leader, reason } => {
+                tracing::info!(?leader, reason, "leaving the session");
+                if let Some(session) = self.session.take() {
+                    session.close(leader, &self.closings);
+                }
+            }
+            Output::AttachVolume { uid, pod, volume } => self.pods.hand(uid, Deed::Attach { pod, volume }),
+            Output::StartContainer { uid, pod, container, attempt } => {
+                self.pods.hand(uid, Deed::Start { pod, container, attempt });
+            }
+            Output::StopContainer { uid, container, grace_ms } => {
+                let grace = Duration::from_millis(grace_ms);
+                self.pods.hand(uid, Deed::Stop { container, grace });
+            }
+            Output::RunProbe { uid, container, attempt, kind, probe } => {
+                self.pods.hand(uid, Deed::Probe { container, attempt, kind, probe });
+            }
+            Output::KillPod { uid } => self.pods.hand(uid, Deed::Kill),
+            Output::CleanPod { uid } => self.pods.hand(uid, Deed::Clean),
+            Output::RemoveVolume(removal) => self.pods.remove_volume(removal),
+        }
+        Ok(())
+    }
+
+    async fn save(&mut self, ledger: Ledger) -> Result<(), AgentError> {
+        let mut file = self.ledger_file.take().expect("invariant: one save ends before the next begins");
+        let saving = tokio::task::spawn_blocking(move || {
+            let saved = file.save(&ledger);
+            (file, saved)
+        });
+        let (file, saved) = saving.await.expect("invariant: saving a ledger does not panic");
+        self.ledger_file = Some(file);
+        saved
+    }
+}
+
+fn site(config: &AgentConfig, data_dir: PathBuf, inputs: mpsc::Sender<Input>) -> Result<Site, AgentError> {
+    let runtime = |source| AgentError::Runtime { source };
+    let exe = match &config.exe {
+        Some(exe) => exe.clone(),
+        None => std::env::current_exe().map_err(runtime)?,
+    };
+    let catalogue = match &config.images {
+        Some(path) => Catalogue::load(path)?,
+        None => Catalogue::builtin(),
+    };
+    Ok(Site {
+        node: config.node.clone(),
+        data_dir,
+        path: std::env::var("PATH").unwrap_or_else(|_| PATH_DEFAULT.to_owned()),
+        home: std::env::var("HOME").unwrap_or_else(|_| "/".to_owned()),
+        catalogue,
+        runtime: ProcessRuntime::new(exe.clone()).map_err(runtime)?,
+        exe,
+        volumes: DirDriver::new(config.storage_root.clone()),
+        inputs,
+    })
+}
+
+/// Makes a directory, and names it in the one way that processes of its pods are found by.
+fn prepared(dir: &Path) -> Result<PathBuf, AgentError> {
+    let failed = |source| AgentError::Directory { path: dir.to_owned(), source };
+    fs::create_dir_all(dir).map_err(failed)?;
+    fs::canonicalize(dir).map_err(failed)
+}
+
+fn log_heard(message: &ToAgent) {
+    match message {
+        ToAgent::Registered { incarnation } => tracing::info!(%incarnation, "registered"),
+        ToAgent::Assign(assignment) => {
+            tracing::debug!(revision = %assignment.revision, pods = assignment.pods.len(), "assigned");
+        }
+        ToAgent::HeartbeatAcked { .. } | ToAgent::ReportAcked { .. } => {}
+        ToAgent::Redirect { leader } => tracing::debug!(?leader, "redirected"),
+        ToAgent::Refused { reason } => tracing::warn!(reason, "registration refused"),
+    }
+}

@@ -1,0 +1,189 @@
+//! The connection to the leader: tries servers in turn, follows redirects, begins again.
+//! Never looks into what is said, beyond its encoding.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::internal::agents_client::AgentsClient;
+use api::internal::{AgentFrame, ServerFrame};
+use domain::agent::{FromAgent, ToAgent};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
+const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+/// More redirects in a row wait as failures do: the servers do not agree yet.
+const REDIRECTS_MAX: u32 = 2;
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// An assignment of some hundred pods with large templates fits.
+const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What the session has to say.
+#[derive(Debug)]
+pub(crate) enum SessionEvent {
+    /// Connected; whatever is sent with this goes to this server only.
+    Opened(Session),
+    /// The server spoke.
+    Heard(Box<ToAgent>),
+    /// Not connected any more.
+    Closed,
+}
+
+/// One connection. Dropping it does not close it: [`Session::close`] does.
+#[derive(Debug)]
+pub(crate) struct Session {
+    number: u64,
+    outbox: mpsc::UnboundedSender<AgentFrame>,
+}
+
+/// That a session is of no use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Closing {
+    number: u64,
+    leader: Option<u64>,
+}
+
+impl Session {
+    /// Lost if the connection is; then [`SessionEvent::Closed`] follows.
+    pub(crate) fn send(&self, message: &FromAgent) {
+        let payload = api::codec::encode(message).into();
+        let _ = self.outbox.send(AgentFrame { payload });
+    }
+
+    /// Ends it, and names the server to try next, if one is known.
+    pub(crate) fn close(self, leader: Option<u64>, closings: &mpsc::UnboundedSender<Closing>) {
+        let _ = closings.send(Closing { number: self.number, leader });
+    }
+}
+
+/// Keeps a connection to some server, for as long as anybody listens to the events.
+pub(crate) async fn run(
+    servers: BTreeMap<u64, String>,
+    mut closings: mpsc::UnboundedReceiver<Closing>,
+    events: mpsc::Sender<SessionEvent>,
+) {
+    let ids: Vec<u64> = servers.keys().copied().collect();
+    let (mut turn, mut number, mut redirect_count) = (0, 0, 0);
+    let mut leader: Option<u64> = None;
+    let mut back_off = BACK_OFF_FIRST;
+    while !events.is_closed() {
+        number += 1;
+        let named = leader.take().filter(|id| servers.contains_key(id));
+        let id = named.unwrap_or_else(|| {
+            turn += 1;
+            ids[turn % ids.len()]
+        });
+        let ended = converse(number, &servers[&id], &mut closings, &events).await;
+        let mut is_redirected = false;
+        match ended {
+            Ok(End { heard_count, leader: named }) => {
+                tracing::info!(server = id, ?named, "session ended");
+                is_redirected = named.is_some_and(|named| named != id) && redirect_count < REDIRECTS_MAX;
+                leader = named;
+                // More than a redirect was heard: this server did lead.
+                if 1 < heard_count {
+                    (back_off, redirect_count) = (BACK_OFF_FIRST, 0);
+                }
+            }
+            Err(error) => tracing::debug!(server = id, error = %error, "connecting"),
+        }
+        if is_redirected {
+            redirect_count += 1;
+            continue;
+        }
+        redirect_count = 0;
+        tokio::time::sleep(back_off).await;
+        back_off = (back_off * 2).min(BACK_OFF_MAX);
+    }
+}
+
+struct End {
+    heard_count: u64,
+    leader: Option<u64>,
+}
+
+async fn converse(
+    number: u64,
+    address: &str,
+    closings: &mut mpsc::UnboundedReceiver<Closing>,
+    events: &mpsc::Sender<SessionEvent>,
+) -> Result<End, tonic::transport::Error> {
+    let channel = endpoint(address)?.connect().await?;
+    let (outbox, frames) = mpsc::unbounded_channel();
+    let mut end = End { heard_count: 0, leader: None };
+    // Told before the server has answered: it may wait for the first message.
+    if events.send(SessionEvent::Opened(Session { number, outbox })).await.is_err() {
+        return Ok(end);
+    }
+    let listening = listen(channel, frames, events, &mut end.heard_count);
+    let leader = tokio::select! {
+        () = listening => None,
+        leader = closed(number, closings) => leader,
+    };
+    end.leader = leader;
+    let _ = events.send(SessionEvent::Closed).await;
+    Ok(end)
+}
+
+async fn listen(
+    channel: Channel,
+    frames: mpsc::UnboundedReceiver<AgentFrame>,
+    events: &mpsc::Sender<SessionEvent>,
+    heard_count: &mut u64,
+) {
+    let mut client = AgentsClient::new(channel).max_decoding_message_size(FRAME_BYTES_MAX);
+    let mut stream: Streaming<ServerFrame> = match client.connect(UnboundedReceiverStream::new(frames)).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => {
+            tracing::debug!(%status, "opening a session");
+            return;
+        }
+    };
+    loop {
+        let frame = match stream.message().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return,
+            Err(status) => {
+                tracing::debug!(%status, "session broke");
+                return;
+            }
+        };
+        match api::codec::decode::<ToAgent>(&frame.payload) {
+            Ok(message) => {
+                *heard_count += 1;
+                if events.send(SessionEvent::Heard(Box::new(message))).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the server says what this version does not understand");
+                return;
+            }
+        }
+    }
+}
+
+async fn closed(number: u64, closings: &mut mpsc::UnboundedReceiver<Closing>) -> Option<u64> {
+    loop {
+        match closings.recv().await {
+            Some(closing) if closing.number == number => return closing.leader,
+            // About a session that had ended already.
+            Some(_) => {}
+            None => return None,
+        }
+    }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
+    let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    Ok(Endpoint::from_shared(uri)?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true))
+}

@@ -1,0 +1,288 @@
+//! How events are shown: one sentence each, and their fields.
+
+use super::meta::spoken;
+use super::pod::{address_text, unplaced_message};
+use crate::codec::Variants as _;
+use crate::v1;
+use domain::event::{Batch, Event, RemovalCause};
+use domain::id::{ClassName, Key, NodeName, Revision, Uid, VolumeName};
+use domain::object::Phase;
+use domain::{State, revisions_of, uid_text};
+use std::collections::BTreeMap;
+
+/// Writes the events of a batch; `state` is the state after it.
+#[must_use]
+pub fn events_to_wire(state: &State, batch: &Batch) -> Vec<v1::Event> {
+    revisions_of(batch).map(|(revision, event)| event_to_wire(state, batch, revision, event)).collect()
+}
+
+fn event_to_wire(state: &State, batch: &Batch, revision: Revision, event: &Event) -> v1::Event {
+    let (kind, key) = event.object();
+    let uid = uid_of(state, revision, event, kind, &key);
+    v1::Event {
+        revision: revision.0,
+        at_ms: batch.at_ms,
+        actor: batch.actor.to_string(),
+        r#type: event.variant_name().to_owned(),
+        kind: kind.to_owned(),
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+        uid: uid.map(|uid| uid_text(&state.cluster, uid)).unwrap_or_default(),
+        message: sentence(event),
+        details: details(event),
+    }
+}
+
+/// The identity of what an event is about: its own word, or else the object that has the name now.
+fn uid_of(state: &State, revision: Revision, event: &Event, kind: &str, key: &Key) -> Option<Uid> {
+    match event {
+        Event::PodReported { uid, .. }
+        | Event::PodBecameAvailable { uid, .. }
+        | Event::PodDeletionRequested { uid, .. }
+        | Event::PodRemoved { uid, .. }
+        | Event::PodHeld { uid, .. }
+        | Event::PodResumed { uid, .. }
+        | Event::PodOrphaned { uid, .. }
+        | Event::PodAdopted { uid, .. } => return Some(*uid),
+        // An object's identity is the revision that made it.
+        Event::SetCreated { .. }
+        | Event::PodCreated { .. }
+        | Event::ClaimCreated { .. }
+        | Event::VolumeCreated { .. } => return Some(Uid(revision.0)),
+        _ => {}
+    }
+    let name = key.name.as_str();
+    match kind {
+        "StatefulSet" => state.sets.get(key).map(|set| set.meta.uid),
+        "Pod" => state.pods.get(key).map(|pod| pod.meta.uid),
+        "PersistentVolumeClaim" => state.claims.get(key).map(|claim| claim.meta.uid),
+        "PersistentVolume" => state.volumes.get(&VolumeName::new(name)).map(|volume| volume.meta.uid),
+        "StorageClass" => state.classes.get(&ClassName::new(name)).map(|class| class.meta.uid),
+        "Service" => state.services.get(key).map(|service| service.meta.uid),
+        "Node" => state.nodes.get(&NodeName::new(name)).map(|node| node.meta.uid),
+        _ => None,
+    }
+}
+
+/// An event in one sentence.
+#[must_use]
+pub fn sentence(event: &Event) -> String {
+    let (_, key) = event.object();
+    let name = spoken(&key);
+    match event {
+        Event::ClusterFormed { .. } => format!("cluster {name} began"),
+        Event::SetCreated { spec, .. } => format!("set {name} was made with {} replicas", spec.replicas),
+        Event::SetUpdated { .. } => format!("set {name} was changed"),
+        Event::SetScaled { replicas, .. } => format!("set {name} was scaled to {replicas} replicas"),
+        Event::SetRemoved { .. } => format!("set {name} was deleted"),
+        Event::RevisionTargeted { revision, number, .. } => {
+            format!("set {name} rolls out revision {revision}, number {number}")
+        }
+        Event::RolloutCompleted { revision, .. } => format!("every pod of set {name} is at revision {revision}"),
+        Event::RevisionForgotten { revision, .. } => format!("set {name} forgot its unused revision {revision}"),
+
+        Event::PodCreated { revision, .. } => format!("pod {name} was made at revision {revision}"),
+        Event::PodBound { node, address, .. } => {
+            format!("pod {name} goes to node {node} at {}", address_text(*address))
+        }
+        Event::PodUnplaced { why, .. } => format!("pod {name} cannot be placed: {}", unplaced_message(why)),
+        Event::PodReported { status, .. } => {
+            let ready = if status.is_ready { "ready" } else { "not ready" };
+            let reason = match status.reason.as_str() {
+                "" => String::new(),
+                reason => format!(" ({reason})"),
+            };
+            format!("pod {name} is {} and {ready}{reason}", phase_text(status.phase))
+        }
+        Event::PodBecameAvailable { .. } => format!("pod {name} has been ready long enough to count as available"),
+        Event::PodDeletionRequested { grace_ms, is_forced, .. } => {
+            let by_force = if *is_forced { " by force" } else { "" };
+            format!("pod {name} is to stop{by_force} within {} s", grace_ms / 1000)
+        }
+        Event::PodRemoved { cause, .. } => format!("pod {name} is gone: {}", cause_sentence(cause)),
+        Event::PodHeld { node, .. } => {
+            format!("pod {name} is held: node {node} is unreachable, and the pod is not replaced before an exit")
+        }
+        Event::PodResumed { .. } => format!("pod {name} goes on: its node is back with the same boot"),
+        Event::PodOrphaned { .. } => format!("pod {name} lost its set and runs on"),
+        Event::PodAdopted { revision, .. } => format!("pod {name} was taken over by its set at revision {revision}"),
+
+        Event::ClaimCreated { .. } => format!("claim {name} was made"),
+        Event::ClaimBound { volume, .. } => format!("claim {name} is bound to volume {volume}"),
+        Event::ClaimDeletionRequested { .. } => format!("claim {name} is to go when no pod uses it"),
+        Event::ClaimRemoved { .. } => format!("claim {name} is gone"),
+        Event::ClaimLost { .. } => format!("claim {name} lost its volume"),
+
+        Event::VolumeCreated { .. } => format!("volume {name} was made"),
+        Event::VolumeReleased { .. } => format!("volume {name} is released: its claim is gone"),
+        Event::VolumeDeletionRequested { .. } => format!("the storage of volume {name} is to be removed"),
+        Event::VolumeRemoved { .. } => format!("volume {name} is gone"),
+        Event::AttachmentRequested { node, fence, .. } => {
+            format!("volume {name} is to be attached to node {node} under fence {fence}")
+        }
+        Event::VolumeAttached { node, fence, .. } => {
+            format!("volume {name} is attached to node {node} under fence {fence}")
+        }
+        Event::AttachmentReleased { node, cause, .. } => {
+            format!("volume {name} is free of node {node}: {}", cause_sentence(cause))
+        }
+
+        Event::ClassApplied { .. } => format!("class {name} was made or changed"),
+        Event::ClassRemoved { .. } => format!("class {name} is gone"),
+        Event::ServiceApplied { .. } => format!("service {name} was made or changed"),
+        Event::ServiceRemoved { .. } => format!("service {name} is gone"),
+
+        Event::NodeRegistered { .. }
+        | Event::NodeUpdated { .. }
+        | Event::NodeUnreachable { .. }
+        | Event::NodeReturned { .. }
+        | Event::LeftoversEnded { .. }
+        | Event::NodeCordoned { .. }
+        | Event::NodeUncordoned { .. }
+        | Event::NodeRemoved { .. } => node_sentence(&name, event),
+    }
+}
+
+fn node_sentence(name: &str, event: &Event) -> String {
+    match event {
+        Event::NodeRegistered { incarnation, registration, .. } => {
+            format!("node {name} came with boot id {} as incarnation {incarnation}", registration.boot_id)
+        }
+        Event::NodeUpdated { .. } => format!("node {name} says otherwise about what it has"),
+        Event::NodeUnreachable { .. } => {
+            format!("node {name} is unreachable: its agent was silent for its lease and grace")
+        }
+        Event::NodeReturned { leftovers, .. } if leftovers.is_empty() => {
+            format!("node {name} is back with the same boot")
+        }
+        Event::NodeReturned { leftovers, .. } => {
+            format!("node {name} is back with the same boot, and must end {} former pods first", leftovers.len())
+        }
+        Event::LeftoversEnded { ended, .. } => format!("node {name} ended {} former pods", ended.len()),
+        Event::NodeCordoned { .. } => format!("node {name} is cordoned: it gets no new pods"),
+        Event::NodeUncordoned { .. } => format!("node {name} gets new pods again"),
+        Event::NodeRemoved { .. } => format!("node {name} was removed by a person's word"),
+        _ => unreachable!("sentence sends only events of nodes here"),
+    }
+}
+
+const fn phase_text(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Pending => "Pending",
+        Phase::Running => "Running",
+        Phase::Succeeded => "Succeeded",
+        Phase::Failed => "Failed",
+    }
+}
+
+fn cause_sentence(cause: &RemovalCause) -> String {
+    match cause {
+        RemovalCause::Stopped => "its agent ended it".to_owned(),
+        RemovalCause::NeverPlaced => "it never had a node".to_owned(),
+        RemovalCause::ForceDeleted => "a person force-deleted it and answers for it".to_owned(),
+        RemovalCause::NodeRemoved => "a person removed its node and answers for it".to_owned(),
+        RemovalCause::NodeRestarted { old, new } => {
+            format!("its node restarted, boot id {new} after {old} proves that the old processes are dead")
+        }
+    }
+}
+
+/// The fields of an event that are no objects themselves.
+fn details(event: &Event) -> BTreeMap<String, String> {
+    let pairs: Vec<(&'static str, String)> = match event {
+        Event::SetCreated { spec, .. } | Event::SetUpdated { spec, .. } => {
+            vec![("replicas", spec.replicas.to_string())]
+        }
+        Event::SetScaled { replicas, .. } => vec![("replicas", replicas.to_string())],
+        Event::RevisionTargeted { revision, number, .. } => {
+            vec![("revision", revision.to_string()), ("number", number.to_string())]
+        }
+        Event::RolloutCompleted { revision, .. } | Event::RevisionForgotten { revision, .. } => {
+            vec![("revision", revision.to_string())]
+        }
+        Event::PodCreated { .. }
+        | Event::PodBound { .. }
+        | Event::PodUnplaced { .. }
+        | Event::PodReported { .. }
+        | Event::PodBecameAvailable { .. }
+        | Event::PodDeletionRequested { .. }
+        | Event::PodRemoved { .. }
+        | Event::PodHeld { .. }
+        | Event::PodResumed { .. }
+        | Event::PodOrphaned { .. }
+        | Event::PodAdopted { .. } => pod_details(event),
+        Event::ClaimBound { volume, .. } => vec![("volume", volume.to_string())],
+        Event::AttachmentRequested { node, fence, .. } | Event::VolumeAttached { node, fence, .. } => {
+            vec![("node", node.to_string()), ("fence", fence.to_string())]
+        }
+        Event::AttachmentReleased { node, fence, cause, .. } => {
+            let mut pairs = cause_details(cause);
+            pairs.extend([("node", node.to_string()), ("fence", fence.to_string())]);
+            pairs
+        }
+        Event::NodeRegistered { incarnation, registration, .. } => vec![
+            ("incarnation", incarnation.to_string()),
+            ("bootId", registration.boot_id.to_string()),
+            ("machineId", registration.machine_id.to_string()),
+        ],
+        Event::NodeUnreachable { heard_at_ms, .. } => vec![("heardAtMs", heard_at_ms.to_string())],
+        Event::NodeReturned { leftovers, .. } => vec![("leftovers", leftovers.len().to_string())],
+        Event::LeftoversEnded { ended, .. } => vec![("ended", ended.len().to_string())],
+        Event::ClusterFormed { .. }
+        | Event::SetRemoved { .. }
+        | Event::ClaimCreated { .. }
+        | Event::ClaimDeletionRequested { .. }
+        | Event::ClaimRemoved { .. }
+        | Event::ClaimLost { .. }
+        | Event::VolumeCreated { .. }
+        | Event::VolumeReleased { .. }
+        | Event::VolumeDeletionRequested { .. }
+        | Event::VolumeRemoved { .. }
+        | Event::ClassApplied { .. }
+        | Event::ClassRemoved { .. }
+        | Event::ServiceApplied { .. }
+        | Event::ServiceRemoved { .. }
+        | Event::NodeUpdated { .. }
+        | Event::NodeCordoned { .. }
+        | Event::NodeUncordoned { .. }
+        | Event::NodeRemoved { .. } => Vec::new(),
+    };
+    pairs.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn pod_details(event: &Event) -> Vec<(&'static str, String)> {
+    match event {
+        Event::PodCreated { set, ordinal, revision, .. } => {
+            vec![("set", set.name.to_string()), ("ordinal", ordinal.to_string()), ("revision", revision.to_string())]
+        }
+        Event::PodBound { node, address, .. } => {
+            vec![("node", node.to_string()), ("address", address_text(*address))]
+        }
+        Event::PodUnplaced { why, .. } => vec![("why", unplaced_message(why))],
+        Event::PodReported { status, .. } => vec![
+            ("phase", phase_text(status.phase).to_owned()),
+            ("ready", status.is_ready.to_string()),
+            ("reason", status.reason.to_string()),
+        ],
+        Event::PodDeletionRequested { grace_ms, is_forced, .. } => {
+            vec![("graceMs", grace_ms.to_string()), ("forced", is_forced.to_string())]
+        }
+        Event::PodRemoved { cause, .. } => cause_details(cause),
+        Event::PodHeld { node, heard_at_ms, .. } => {
+            vec![("node", node.to_string()), ("heardAtMs", heard_at_ms.to_string())]
+        }
+        Event::PodAdopted { revision, .. } => vec![("revision", revision.to_string())],
+        Event::PodBecameAvailable { .. } | Event::PodResumed { .. } | Event::PodOrphaned { .. } => Vec::new(),
+        _ => unreachable!("details sends only events of pods here"),
+    }
+}
+
+/// What stands behind a removal, and whether a person answers for it.
+fn cause_details(cause: &RemovalCause) -> Vec<(&'static str, String)> {
+    let behind = if cause.is_assertion() { "assertion" } else { "evidence" };
+    let mut pairs = vec![("cause", cause.variant_name().to_owned()), ("by", behind.to_owned())];
+    if let RemovalCause::NodeRestarted { old, new } = cause {
+        pairs.extend([("oldBootId", old.to_string()), ("newBootId", new.to_string())]);
+    }
+    pairs
+}

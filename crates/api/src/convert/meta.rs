@@ -1,0 +1,93 @@
+//! Names, identity and marks of objects.
+
+use super::check::{At, FieldError, labels_to_wire};
+use crate::name::{NameError, check_label};
+use crate::time::format_ms;
+use crate::v1;
+use domain::State;
+use domain::id::Key;
+use domain::object::Meta;
+use domain::spec::Labels;
+use domain::uid_text;
+
+/// The namespace of objects that name none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// The namespace that a request means.
+#[must_use]
+pub const fn namespace_of(namespace: &str) -> &str {
+    if namespace.is_empty() { DEFAULT_NAMESPACE } else { namespace }
+}
+
+/// The marks of an object that users write.
+pub(super) struct Marks {
+    pub(super) key: Key,
+    pub(super) labels: Labels,
+    pub(super) annotations: Labels,
+}
+
+/// Reads metadata of an object that has a namespace.
+pub(super) fn marks_from_wire(
+    meta: Option<&v1::ObjectMeta>,
+    check_name: impl FnOnce(&str) -> Result<(), NameError>,
+) -> Result<Marks, FieldError> {
+    let at = At::root("metadata");
+    let meta = at.required(meta)?;
+    let namespace = at.to("namespace").name(namespace_of(&meta.namespace), check_label)?;
+    Ok(Marks {
+        key: Key { namespace, name: at.to("name").name(&meta.name, check_name)? },
+        labels: at.to("labels").labels(&meta.labels)?,
+        annotations: at.to("annotations").annotations(&meta.annotations)?,
+    })
+}
+
+pub(super) fn meta_to_wire(state: &State, key: &Key, meta: &Meta) -> v1::ObjectMeta {
+    v1::ObjectMeta {
+        name: key.name.to_string(),
+        namespace: key.namespace.to_string(),
+        uid: uid_text(&state.cluster, meta.uid),
+        generation: i64::try_from(meta.generation.0).unwrap_or(i64::MAX),
+        resource_version: meta.modified.to_string(),
+        creation_timestamp: format_ms(meta.created_at_ms),
+        labels: labels_to_wire(&meta.labels),
+        annotations: labels_to_wire(&meta.annotations),
+        ..v1::ObjectMeta::default()
+    }
+}
+
+/// Metadata of an object without a namespace.
+pub(super) fn cluster_meta_to_wire(state: &State, name: &str, meta: &Meta) -> v1::ObjectMeta {
+    meta_to_wire(state, &Key::new("", name), meta)
+}
+
+/// The set that made an object.
+pub(super) fn owner_to_wire(state: &State, set: &str, uid: domain::id::Uid) -> v1::OwnerReference {
+    v1::OwnerReference {
+        api_version: "apps/v1".to_owned(),
+        kind: "StatefulSet".to_owned(),
+        name: set.to_owned(),
+        uid: uid_text(&state.cluster, uid),
+        controller: true,
+        block_owner_deletion: true,
+    }
+}
+
+/// A condition that is observed.
+pub(super) fn condition(kind: &str, status: &str, since_ms: u64, reason: &str, message: &str) -> v1::Condition {
+    v1::Condition {
+        r#type: kind.to_owned(),
+        status: status.to_owned(),
+        last_heartbeat_time: String::new(),
+        last_transition_time: format_ms(since_ms),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+/// How an object is called in a sentence: with its namespace only where that says something.
+pub(super) fn spoken(key: &Key) -> String {
+    match key.namespace.as_str() {
+        "" | DEFAULT_NAMESPACE => key.name.to_string(),
+        _ => key.to_string(),
+    }
+}

@@ -1,0 +1,28 @@
+//! Between what users write and read (`v1`) and what the domain decides about: each object is checked once, here, and
+//! is valid from then on. Knows all rules that a single object can break; never looks at other objects to refuse one.
+
+mod check;
+mod event;
+mod meta;
+mod node;
+mod pod;
+mod probe;
+mod service;
+mod set;
+mod storage;
+mod template;
+mod template_out;
+mod why;
+
+pub use check::FieldError;
+pub use event::{events_to_wire, sentence};
+pub use meta::{DEFAULT_NAMESPACE, namespace_of};
+pub use node::node_to_wire;
+pub use pod::{address_text, pod_to_wire};
+pub use service::{service_from_wire, service_to_wire};
+pub use set::{REPLICAS_MAX, replicas_from_wire, set_from_wire, set_onto, set_revisions_to_wire, set_to_wire};
+pub use storage::{
+    DIR_DRIVER, attachment_to_wire, attachments_to_wire, claim_from_wire, claim_onto, claim_to_wire, class_from_wire,
+    class_to_wire, volume_from_wire, volume_onto, volume_to_wire,
+};
+pub use why::why_to_wire;

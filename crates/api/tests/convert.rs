@@ -1,0 +1,463 @@
+//! What users may write, what they read, and that what was read can be applied again.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+#[allow(dead_code, reason = "other tests use the rest")]
+mod samples;
+
+use api::codec::Variants as _;
+use api::convert::{
+    FieldError, attachments_to_wire, claim_from_wire, claim_onto, claim_to_wire, class_from_wire, class_to_wire,
+    events_to_wire, node_to_wire, pod_to_wire, sentence, service_from_wire, service_to_wire, set_from_wire, set_onto,
+    set_to_wire, volume_from_wire, volume_onto, volume_to_wire, why_to_wire,
+};
+use api::v1;
+use domain::id::{ClassName, Key, NodeName, Ordinal, Uid, VolumeName};
+use domain::object::Set;
+use domain::spec::{AccessModes, Amount, PodManagement, ProbeAction, Reclaim, UpdateStrategy};
+use domain::{Batch, Event, State};
+use serde_json::{Value, json};
+
+fn set_json() -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet",
+        "metadata": {"name": "web", "labels": {"app": "web"}},
+        "spec": {
+            "replicas": 3, "serviceName": "web",
+            "selector": {"matchLabels": {"app": "web"}},
+            "ordinals": {"start": 2},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 2, "maxUnavailable": "34%"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {
+                    "restartPolicy": "Always",
+                    "containers": [{
+                        "name": "web", "image": "nginx:1",
+                        "ports": [{"name": "http", "containerPort": 8080}],
+                        "env": [
+                            {"name": "A", "value": "b"},
+                            {"name": "P", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                        ],
+                        "resources": {"limits": {"cpu": "500m"}, "requests": {"memory": "64Mi"}},
+                        "volumeMounts": [
+                            {"name": "www", "mountPath": "/data"},
+                            {"name": "extra", "mountPath": "/extra"},
+                        ],
+                        "readinessProbe": {"httpGet": {"port": "http"}},
+                        "livenessProbe": {"exec": {"command": ["true"]}},
+                    }],
+                    "volumes": [
+                        {"name": "extra", "persistentVolumeClaim": {"claimName": "shared", "readOnly": true}},
+                    ],
+                    "tolerations": [{"key": "gpu", "operator": "Exists"}],
+                    "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{
+                        "labelSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["web"]}]},
+                        "topologyKey": "kubernetes.io/hostname",
+                    }]}},
+                },
+            },
+            "volumeClaimTemplates": [{
+                "metadata": {"name": "www"},
+                "spec": {"accessModes": ["ReadWriteOncePod"], "resources": {"requests": {"storage": "1Gi"}}},
+            }],
+        },
+    })
+}
+
+fn read<T: serde::de::DeserializeOwned>(json: &Value) -> T {
+    serde_json::from_value(json.clone()).unwrap()
+}
+
+/// The set with one place changed; `null` takes it out.
+fn set_with(pointer: &str, value: &Value) -> v1::StatefulSet {
+    let mut json = set_json();
+    let (parent, last) = pointer.rsplit_once('/').unwrap();
+    let parent = json.pointer_mut(parent).unwrap();
+    match parent {
+        Value::Array(list) if last == "-" => list.push(value.clone()),
+        Value::Array(list) => list[last.parse::<usize>().unwrap()] = value.clone(),
+        _ if value.is_null() => {
+            parent.as_object_mut().unwrap().remove(last);
+        }
+        _ => parent[last] = value.clone(),
+    }
+    read(&json)
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T, FieldError>, path: &str) {
+    assert_eq!(result.unwrap_err().path, path);
+}
+
+#[test]
+fn a_set_is_read_with_kubernetes_defaults() {
+    let (key, labels, _, spec) = set_from_wire(&read(&set_json())).unwrap();
+    assert_eq!(key, Key::new("default", "web"));
+    assert_eq!(labels.len(), 1);
+    assert_eq!((spec.replicas, spec.start, spec.revision_history_max), (3, Ordinal(2), 10));
+    assert_eq!(spec.policy, PodManagement::OrderedReady);
+    let update = UpdateStrategy::RollingUpdate { partition: Ordinal(2), max_unavailable: Amount::Percent(34) };
+    assert_eq!(spec.update, update);
+    assert_eq!(spec.template.grace_ms, 30_000);
+    assert_ne!(spec.template.hash, 0);
+    let container = &spec.template.containers[0];
+    assert_eq!(container.requests.cpu_milli, 500, "a limit without a request is the request");
+    assert_eq!(container.limits.memory_bytes, 0);
+    assert!(container.mounts[1].read_only, "as its volume says");
+    let probe = container.readiness.as_ref().unwrap();
+    assert_eq!(probe.action, ProbeAction::HttpGet { path: "/".into(), port: 8080, host: String::new() });
+    assert_eq!(
+        (probe.period_ms, probe.timeout_ms, probe.success_threshold, probe.failure_threshold),
+        (10_000, 1_000, 1, 3)
+    );
+    assert!(spec.claim_templates[0].spec.access.read_write_once_pod);
+}
+
+/// Semantics A13 and Decisions 8 and 9, each with the place where Kubernetes would point.
+#[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
+fn a_set_that_breaks_a_rule_is_refused_where_it_does() {
+    let pod = "/spec/template/spec";
+    let container = "/spec/template/spec/containers/0";
+    let in_pod = |rest: &str| format!("spec.template.spec.{rest}");
+    let in_container = |rest: &str| format!("spec.template.spec.containers[0].{rest}");
+    let claim = json!({
+        "metadata": {"name": "www"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    });
+    let table = [
+        ("/metadata/name".to_owned(), json!("Web"), "metadata.name".to_owned()),
+        ("/metadata/name".into(), json!("w".repeat(53)), "metadata.name".into()),
+        ("/metadata/name".into(), json!(""), "metadata.name".into()),
+        ("/metadata/labels".into(), json!({"a b": "c"}), "metadata.labels".into()),
+        ("/spec/replicas".into(), json!(-1), "spec.replicas".into()),
+        ("/spec/replicas".into(), json!(1_000_001), "spec.replicas".into()),
+        ("/spec/minReadySeconds".into(), json!(-1), "spec.minReadySeconds".into()),
+        ("/spec/ordinals/start".into(), json!(-1), "spec.ordinals.start".into()),
+        ("/spec/revisionHistoryLimit".into(), json!(-1), "spec.revisionHistoryLimit".into()),
+        ("/spec/selector".into(), Value::Null, "spec.selector".into()),
+        ("/spec/selector/matchLabels".into(), json!({}), "spec.selector".into()),
+        ("/spec/selector/matchLabels/app".into(), json!("db"), "spec.template.metadata.labels".into()),
+        ("/spec/podManagementPolicy".into(), json!("Random"), "spec.podManagementPolicy".into()),
+        ("/spec/updateStrategy/type".into(), json!("Recreate"), "spec.updateStrategy.type".into()),
+        ("/spec/updateStrategy/type".into(), json!("OnDelete"), "spec.updateStrategy.rollingUpdate".into()),
+        (
+            "/spec/updateStrategy/rollingUpdate/partition".into(),
+            json!(-1),
+            "spec.updateStrategy.rollingUpdate.partition".into(),
+        ),
+        (
+            "/spec/updateStrategy/rollingUpdate/partition".into(),
+            json!(1),
+            "spec.updateStrategy.rollingUpdate.partition".into(),
+        ),
+        (format!("{pod}/restartPolicy"), json!("Never"), in_pod("restartPolicy")),
+        (format!("{pod}/terminationGracePeriodSeconds"), json!(-1), in_pod("terminationGracePeriodSeconds")),
+        (format!("{pod}/containers"), json!([]), in_pod("containers")),
+        (format!("{pod}/containers/-"), json!({"name": "web", "image": "i"}), in_pod("containers[1].name")),
+        (format!("{pod}/volumes/-"), json!({"name": "x"}), in_pod("volumes[1].persistentVolumeClaim")),
+        (format!("{pod}/tolerations/-"), json!({"value": "x"}), in_pod("tolerations[1].operator")),
+        (format!("{container}/name"), json!("UPPER"), in_container("name")),
+        (format!("{container}/image"), json!(""), in_container("image")),
+        (format!("{container}/ports/0/containerPort"), json!(0), in_container("ports[0].containerPort")),
+        (format!("{container}/ports/0/protocol"), json!("SCTP"), in_container("ports[0].protocol")),
+        (format!("{container}/env/0/name"), json!("A=B"), in_container("env[0].name")),
+        (format!("{container}/env/1/value"), json!("x"), in_container("env[1].valueFrom")),
+        (
+            format!("{container}/env/1/valueFrom/fieldRef/fieldPath"),
+            json!("metadata.nam"),
+            in_container("env[1].valueFrom.fieldRef.fieldPath"),
+        ),
+        (format!("{container}/resources/requests/memory"), json!("-1"), in_container("resources.requests.memory")),
+        (format!("{container}/resources/requests/cpu"), json!("1"), in_container("resources.requests")),
+        (format!("{container}/resources/requests/gpu"), json!("1"), in_container("resources.requests")),
+        (format!("{container}/volumeMounts/0/name"), json!("nowhere"), in_container("volumeMounts[0].name")),
+        (format!("{container}/volumeMounts/0/mountPath"), json!("data"), in_container("volumeMounts[0].mountPath")),
+        (format!("{container}/volumeMounts/1/mountPath"), json!("/data"), in_container("volumeMounts[1].mountPath")),
+        (format!("{container}/volumeMounts/0/name"), json!("extra"), "spec.volumeClaimTemplates[0]".into()),
+        (
+            format!("{container}/readinessProbe/httpGet/port"),
+            json!("nope"),
+            in_container("readinessProbe.httpGet.port"),
+        ),
+        (format!("{container}/readinessProbe/tcpSocket"), json!({"port": 1}), in_container("readinessProbe")),
+        (
+            format!("{container}/livenessProbe/successThreshold"),
+            json!(2),
+            in_container("livenessProbe.successThreshold"),
+        ),
+        (format!("{container}/livenessProbe/periodSeconds"), json!(-1), in_container("livenessProbe.periodSeconds")),
+        ("/spec/volumeClaimTemplates/-".into(), claim, "spec.volumeClaimTemplates[1].metadata.name".into()),
+        (
+            "/spec/volumeClaimTemplates/0/spec/accessModes/-".into(),
+            json!("ReadWriteOnce"),
+            "spec.volumeClaimTemplates[0].spec.accessModes".into(),
+        ),
+        (
+            "/spec/volumeClaimTemplates/0/spec/accessModes".into(),
+            json!([]),
+            "spec.volumeClaimTemplates[0].spec.accessModes".into(),
+        ),
+        (
+            "/spec/volumeClaimTemplates/0/spec/resources/requests/storage".into(),
+            json!("0"),
+            "spec.volumeClaimTemplates[0].spec.resources.requests.storage".into(),
+        ),
+    ];
+    for (pointer, value, path) in table {
+        let error = set_from_wire(&set_with(&pointer, &value)).expect_err(&pointer);
+        assert_eq!(error.path, path, "{pointer} = {value}: {error}");
+    }
+}
+
+#[test]
+fn max_unavailable_is_a_positive_number_or_a_percentage() {
+    let read = |text: &str| {
+        let set = set_with("/spec/updateStrategy/rollingUpdate/maxUnavailable", &json!(text));
+        match set_from_wire(&set)?.3.update {
+            UpdateStrategy::RollingUpdate { max_unavailable, .. } => Ok(max_unavailable),
+            UpdateStrategy::OnDelete => panic!("not what was written"),
+        }
+    };
+    assert_eq!(read("5"), Ok(Amount::Count(5)));
+    assert_eq!(read("100%"), Ok(Amount::Percent(100)));
+    for text in ["0", "0%", "101%", "-1", "many", "%"] {
+        refused(read(text), "spec.updateStrategy.rollingUpdate.maxUnavailable");
+    }
+}
+
+fn applied(wire: &v1::StatefulSet) -> (State, Key) {
+    let (set, labels, annotations, spec) = set_from_wire(wire).unwrap();
+    let mut state = State::default();
+    state.apply(&Event::SetCreated { set: set.clone(), labels, annotations, spec });
+    (state, set)
+}
+
+#[test]
+fn a_set_that_was_read_can_be_applied_again() {
+    let (state, key) = applied(&read(&set_json()));
+    let shown = set_to_wire(&state, &key, &state.sets[&key]);
+    let (key_again, labels, annotations, spec) = set_from_wire(&shown).unwrap();
+    let known: &Set = &state.sets[&key];
+    assert_eq!(
+        (key_again, &labels, &annotations, &spec),
+        (key, &known.meta.labels, &known.meta.annotations, &known.spec)
+    );
+    let text = serde_json::to_string(&shown).unwrap();
+    assert_eq!(serde_json::from_str::<v1::StatefulSet>(&text).unwrap(), shown);
+}
+
+#[test]
+fn replicas_that_are_not_written_stay_as_they_are() {
+    let (mut state, key) = applied(&read(&set_json()));
+    state.apply(&Event::SetScaled { set: key.clone(), replicas: 7 });
+    let silent = set_with("/spec/replicas", &Value::Null);
+    let spec = set_from_wire(&silent).unwrap().3;
+    assert_eq!(spec.replicas, 1);
+    assert_eq!(set_onto(&state.sets[&key], &silent, spec).replicas, 7);
+    let loud: v1::StatefulSet = read(&set_json());
+    assert_eq!(set_onto(&state.sets[&key], &loud, set_from_wire(&loud).unwrap().3).replicas, 3);
+}
+
+#[test]
+fn a_set_shows_counts_of_its_pods_and_which_are_held() {
+    let mut state = samples::state();
+    let key = Key::new("default", "web");
+    let status = set_to_wire(&state, &key, &state.sets[&key]).status.unwrap();
+    assert_eq!((status.replicas, status.ready_replicas, status.available_replicas), (2, 0, 0));
+    assert_eq!((status.current_replicas, status.updated_replicas), (2, 2));
+    assert_eq!(status.update_revision, "web-1a2b");
+    assert_eq!(status.observed_generation, 1);
+    assert_eq!(status.conditions[0].r#type, "Held");
+    assert!(status.conditions[0].message.contains("web-2 on n1"), "{}", status.conditions[0].message);
+
+    let (pod, uid) = (Key::new("default", "web-2"), state.pods[&Key::new("default", "web-2")].meta.uid);
+    state.apply(&Event::PodResumed { pod: pod.clone(), uid });
+    state.apply(&Event::PodBecameAvailable { pod: pod.clone(), uid });
+    state.apply(&Event::PodDeletionRequested { pod, uid, grace_ms: 30_000, is_forced: false });
+    let status = set_to_wire(&state, &key, &state.sets[&key]).status.unwrap();
+    assert_eq!((status.replicas, status.ready_replicas, status.available_replicas), (2, 1, 1));
+    assert_eq!((status.current_replicas, status.updated_replicas), (1, 1), "stopping pods are of no revision");
+    assert!(status.conditions.is_empty());
+}
+
+#[test]
+fn a_held_pod_is_unknown_and_says_what_would_end_it() {
+    let state = samples::state();
+    let key = Key::new("default", "web-2");
+    let pod = pod_to_wire(&state, &key, &state.pods[&key]);
+    let (meta, spec, status) = (pod.metadata.unwrap(), pod.spec.unwrap(), pod.status.unwrap());
+    assert_eq!(meta.owner_references[0].name, "web");
+    assert_eq!(spec.node_name, "n1");
+    assert_eq!(spec.volumes[0].persistent_volume_claim.as_ref().unwrap().claim_name, "www-web-2");
+    assert_eq!((status.phase.as_str(), status.pod_ip.as_str(), status.incarnation), ("Unknown", "127.64.0.1", 1));
+    let conditions: Vec<_> = status.conditions.iter().map(|c| (c.r#type.as_str(), c.status.as_str())).collect();
+    let expected = [("PodScheduled", "True"), ("ContainersReady", "False"), ("Ready", "False"), ("Held", "True")];
+    assert_eq!(conditions, expected);
+    for exit in ["`holdfast delete node n1`", "`holdfast delete pod web-2 --force --grace-period=0`", "restart node n1"]
+    {
+        assert!(status.message.contains(exit), "{exit} in {}", status.message);
+    }
+    let hold = status.hold.unwrap();
+    assert_eq!(hold.node, "n1");
+    let exits: Vec<_> = hold.exits.iter().map(|exit| exit.r#type.as_str()).collect();
+    assert_eq!(exits, ["NodeRemoved", "PodForceDeleted", "NodeRestarted", "NodeReturned"]);
+    assert_eq!(hold.exits[0].command, "holdfast delete node n1");
+    assert!(hold.evidence.iter().any(|line| line.contains("fence")));
+}
+
+#[test]
+fn a_pod_that_fits_nowhere_says_why() {
+    let state = samples::state();
+    let key = Key::new("default", "web-3");
+    let status = pod_to_wire(&state, &key, &state.pods[&key]).status.unwrap();
+    assert_eq!((status.phase.as_str(), status.pod_ip.as_str()), ("Pending", ""));
+    assert_eq!(
+        (status.conditions[0].status.as_str(), status.conditions[0].reason.as_str()),
+        ("False", "Unschedulable")
+    );
+    assert_eq!(status.conditions[0].message, "0/0 nodes are available");
+}
+
+#[test]
+fn a_node_shows_its_boot_and_its_silence() {
+    let mut state = samples::state();
+    let name = NodeName::new("n1");
+    let node = node_to_wire(&state, &name, &state.nodes[&name]);
+    let status = node.status.unwrap();
+    assert_eq!((status.conditions[0].r#type.as_str(), status.conditions[0].status.as_str()), ("Ready", "Unknown"));
+    assert_eq!(status.node_info.unwrap().boot_id, "boot-1");
+    assert_eq!(status.allocatable["cpu"], "4");
+    assert_eq!(status.capacity["memory"], "8Gi");
+    let taints = node.spec.unwrap().taints;
+    assert_eq!(taints.iter().map(|t| t.key.as_str()).collect::<Vec<_>>(), ["gpu", "node.kubernetes.io/unreachable"]);
+    state.apply(&Event::NodeReturned { node: name.clone(), leftovers: vec![Uid(1)] });
+    let ready = node_to_wire(&state, &name, &state.nodes[&name]).status.unwrap().conditions.remove(0);
+    assert_eq!(ready.status, "True");
+}
+
+#[test]
+fn claims_volumes_and_classes_that_were_read_can_be_applied_again() {
+    let state = samples::state();
+    let key = Key::new("default", "www-web-2");
+    let claim = &state.claims[&key];
+    let shown = claim_to_wire(&state, &key, claim);
+    let status = shown.status.as_ref().unwrap();
+    assert_eq!((status.phase.as_str(), status.capacity["storage"].as_str()), ("Bound", "10Gi"));
+    let (again, labels, spec) = claim_from_wire(&shown).unwrap();
+    assert_eq!((again, &labels), (key, &claim.meta.labels));
+    let expected = domain::spec::ClaimSpec { selector: [].into(), ..claim.spec.clone() };
+    assert_eq!(claim_onto(claim, spec), expected);
+
+    let name = VolumeName::new("pv-1");
+    let volume = &state.volumes[&name];
+    let shown = volume_to_wire(&state, &name, volume);
+    assert_eq!(shown.status.as_ref().unwrap().phase, "Bound");
+    let (again, labels, spec) = volume_from_wire(&shown).unwrap();
+    assert_eq!((again, &labels), (name, &volume.meta.labels));
+    assert_eq!(volume_onto(volume, spec), volume.spec);
+
+    let name = ClassName::new("fast");
+    let class = &state.classes[&name];
+    assert_eq!(class_from_wire(&class_to_wire(&state, &name, class)).unwrap(), (name, class.spec.clone()));
+
+    let (key, service) = state.services.iter().next().unwrap();
+    let (again, labels, annotations, spec) = service_from_wire(&service_to_wire(&state, key, service)).unwrap();
+    assert_eq!((&again, &labels, &annotations), (key, &service.meta.labels, &service.meta.annotations));
+    assert_eq!(spec, service.spec);
+}
+
+#[test]
+fn a_claim_does_not_take_its_volume_for_a_wish() {
+    let mut state = State::default();
+    let key = Key::new("default", "data");
+    let wire = read(&json!({
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }));
+    let (_, labels, spec) = claim_from_wire(&wire).unwrap();
+    state.apply(&Event::ClaimCreated { claim: key.clone(), labels, spec: spec.clone() });
+    state.apply(&Event::VolumeCreated { volume: "pv-9".into(), labels: [].into(), spec: Default::default() });
+    state.apply(&Event::ClaimBound { claim: key.clone(), volume: "pv-9".into() });
+    let shown = claim_to_wire(&state, &key, &state.claims[&key]);
+    assert_eq!(shown.spec.as_ref().unwrap().volume_name, "pv-9");
+    assert_eq!(claim_onto(&state.claims[&key], claim_from_wire(&shown).unwrap().2), spec);
+}
+
+#[test]
+fn a_volume_made_by_hand_has_defaults_of_its_own() {
+    let wire = json!({
+        "metadata": {"name": "pv-1"},
+        "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "claimRef": {"name": "c"}},
+    });
+    let (_, _, spec) = volume_from_wire(&read(&wire)).unwrap();
+    assert_eq!((spec.driver.as_str(), spec.handle.as_str()), (api::convert::DIR_DRIVER, "pv-1"));
+    assert_eq!((spec.reclaim, spec.claim), (Reclaim::Retain, Some(Key::new("default", "c"))));
+    assert_eq!(spec.access, AccessModes { read_write_once: true, ..AccessModes::default() });
+    let mut bad = wire.clone();
+    bad["spec"]["csi"] = json!({"driver": "dir.holdfast", "volumeHandle": "../etc"});
+    refused(volume_from_wire(&read(&bad)), "spec.csi.volumeHandle");
+    bad["spec"] = json!({"accessModes": ["ReadWriteOnce"]});
+    refused(volume_from_wire(&read(&bad)), "spec.capacity.storage");
+}
+
+#[test]
+fn a_service_is_headless() {
+    let wire = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "None", "ports": [{"port": 80}]}});
+    assert_eq!(service_from_wire(&read(&wire)).unwrap().3.ports[0].protocol.as_str(), "TCP");
+    let changed = |pointer: &str, value: Value| {
+        let mut json = wire.clone();
+        let (parent, last) = pointer.rsplit_once('/').unwrap();
+        json.pointer_mut(parent).unwrap()[last] = value;
+        service_from_wire(&read(&json))
+    };
+    refused(changed("/spec/clusterIP", json!("")), "spec.clusterIP");
+    refused(changed("/spec/type", json!("NodePort")), "spec.type");
+    refused(changed("/spec/ports/0/port", json!(70_000)), "spec.ports[0].port");
+    refused(changed("/spec/ports/0/targetPort", json!(8080)), "spec.ports[0].targetPort");
+    assert!(changed("/spec/ports/0/targetPort", json!("http")).is_ok());
+}
+
+#[test]
+fn attachments_show_their_fence() {
+    let attachments = attachments_to_wire(&samples::state());
+    assert_eq!(attachments.len(), 1);
+    assert_eq!(attachments[0].metadata.as_ref().unwrap().name, "pv-1.n1");
+    let status = attachments[0].status.as_ref().unwrap();
+    assert_eq!((status.attached, status.fence), (false, 7));
+}
+
+#[test]
+fn every_event_has_a_sentence_that_names_its_object() {
+    for event in samples::events() {
+        let sentence = sentence(&event);
+        let (_, key) = event.object();
+        assert!(sentence.contains(key.name.as_str()), "{}: {sentence}", event.variant_name());
+        assert!(!sentence.contains('\n') && !sentence.ends_with('.'), "{sentence}");
+    }
+}
+
+#[test]
+fn events_carry_their_revision_actor_and_identity() {
+    let state = samples::state();
+    let pod = Key::new("default", "web-2");
+    let uid = state.pods[&pod].meta.uid;
+    let events =
+        vec![Event::PodHeld { pod, uid, node: "n1".into(), heard_at_ms: 5 }, Event::NodeCordoned { node: "n1".into() }];
+    let batch = Batch { base: state.revision, at_ms: 9, actor: "planner".into(), request: None, events };
+    let shown = events_to_wire(&state, &batch);
+    assert_eq!(shown.iter().map(|e| e.revision).collect::<Vec<_>>(), [state.revision.0 + 1, state.revision.0 + 2]);
+    assert_eq!((shown[0].r#type.as_str(), shown[0].kind.as_str(), shown[0].name.as_str()), ("PodHeld", "Pod", "web-2"));
+    assert_eq!((shown[0].actor.as_str(), shown[0].at_ms, shown[0].details["node"].as_str()), ("planner", 9, "n1"));
+    assert_eq!(shown[0].uid, domain::uid_text(&state.cluster, uid));
+    assert!(!shown[1].uid.is_empty());
+}
+
+#[test]
+fn an_explanation_is_shown_with_its_commands() {
+    let state = samples::state();
+    let explanation = domain::explain(&state, "Pod", &Key::new("default", "web-2")).unwrap();
+    let reply = why_to_wire(&explanation, state.revision, "default");
+    assert_eq!(reply.blocked_by.unwrap().kind, "Node");
+    assert!(reply.exits.iter().any(|exit| exit.command == "holdfast delete node n1"), "{:?}", reply.exits);
+    assert_ne!(reply.since_ms, 0);
+}

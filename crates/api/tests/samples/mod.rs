@@ -1,0 +1,418 @@
+//! One value of everything that is stored, with every field filled in.
+
+use domain::State;
+use domain::agent::{AssignedPod, AssignedVolume, Assignment, FromAgent, ToAgent, VolumeRemoval};
+use domain::command::{Command, PodReport};
+use domain::event::{Event, Registration, RemovalCause};
+use domain::id::{Fence, Incarnation, Key, Ordinal, Revision, Uid};
+use domain::object::{ContainerStatus, Phase, PodClaim, PodStatus, Unplaced};
+use domain::spec::{
+    AccessModes, Amount, AntiAffinity, ClaimSpec, ClaimTemplate, ClassSpec, Container, EnvValue, EnvVar, Labels, Mount,
+    NamedClaim, PodManagement, Port, Probe, ProbeAction, Reclaim, Resources, ServiceSpec, SetSpec, Taint, Template,
+    Toleration, UpdateStrategy, VolumeSpec,
+};
+use std::sync::Arc;
+
+/// The digest of [`template`], for ever.
+pub(crate) const TEMPLATE_HASH: u64 = 0xc7c7_1f39_0301_3b19;
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn probe(action: ProbeAction) -> Probe {
+    Probe {
+        action,
+        initial_delay_ms: 1_000,
+        period_ms: 10_000,
+        timeout_ms: 2_000,
+        success_threshold: 1,
+        failure_threshold: 3,
+    }
+}
+
+fn containers() -> Vec<Container> {
+    let http = ProbeAction::HttpGet { path: "/ready".to_owned(), port: 8080, host: "localhost".to_owned() };
+    let web = Container {
+        name: "web".into(),
+        image: "nginx:1".into(),
+        command: words(&["serve", "--now"]),
+        args: words(&["/data"]),
+        working_dir: "/data".to_owned(),
+        env: vec![
+            EnvVar { name: "COLOUR".into(), value: EnvValue::Text("blue".to_owned()) },
+            EnvVar { name: "POD".into(), value: EnvValue::Field("metadata.name".to_owned()) },
+        ],
+        ports: vec![Port { name: "http".into(), port: 8080, protocol: "TCP".into() }],
+        requests: Resources { cpu_milli: 250, memory_bytes: 64 << 20 },
+        limits: Resources { cpu_milli: 500, memory_bytes: 128 << 20 },
+        mounts: vec![Mount { volume: "www".into(), path: "/data".to_owned(), read_only: true }],
+        readiness: Some(probe(http)),
+        liveness: Some(probe(ProbeAction::TcpSocket { port: 8080 })),
+    };
+    let side = Container {
+        name: "side".into(),
+        readiness: Some(probe(ProbeAction::Exec(words(&["true"])))),
+        ..Container::default()
+    };
+    vec![web, side]
+}
+
+pub(crate) fn template() -> Template {
+    Template {
+        hash: 0x0123_4567_89ab_cdef,
+        labels: labels(&[("app", "web"), ("tier", "front")]),
+        annotations: labels(&[("note", "n")]),
+        containers: containers(),
+        node_selector: labels(&[("disk", "ssd")]),
+        tolerations: vec![
+            Toleration { key: "gpu".into(), value: Some("yes".into()), effect: "NoSchedule".into() },
+            Toleration { key: "any".into(), value: None, effect: "".into() },
+        ],
+        anti_affinity: vec![
+            AntiAffinity { labels: labels(&[("app", "web")]), weight: None },
+            AntiAffinity { labels: labels(&[("app", "db")]), weight: Some(50) },
+        ],
+        grace_ms: 30_000,
+        volumes: vec![NamedClaim { volume: "extra".into(), claim: "extra-claim".into() }],
+    }
+}
+
+fn claim_spec() -> ClaimSpec {
+    ClaimSpec {
+        access: AccessModes { read_write_once_pod: true, ..AccessModes::default() },
+        class: Some("fast".into()),
+        request_bytes: 1 << 30,
+        volume: Some("pv-1".into()),
+        selector: labels(&[("kind", "ssd")]),
+    }
+}
+
+fn set_spec() -> SetSpec {
+    SetSpec {
+        replicas: 3,
+        start: Ordinal(2),
+        selector: labels(&[("app", "web")]),
+        service_name: "web-svc".into(),
+        policy: PodManagement::Parallel,
+        update: UpdateStrategy::RollingUpdate { partition: Ordinal(3), max_unavailable: Amount::Percent(34) },
+        template: Arc::new(template()),
+        claim_templates: vec![ClaimTemplate {
+            name: "www".into(),
+            labels: labels(&[("app", "web")]),
+            spec: claim_spec(),
+        }],
+        min_ready_ms: 5_000,
+        revision_history_max: 10,
+    }
+}
+
+fn volume_spec() -> VolumeSpec {
+    VolumeSpec {
+        capacity_bytes: 10 << 30,
+        access: AccessModes { read_write_once: true, read_only_many: true, ..AccessModes::default() },
+        class: "fast".into(),
+        driver: "dir.holdfast".into(),
+        handle: "pv-1".into(),
+        reclaim: Reclaim::Retain,
+        nodes: vec!["n1".into()],
+        claim: Some(Key::new("default", "www-web-2")),
+    }
+}
+
+fn class_spec() -> ClassSpec {
+    ClassSpec {
+        provisioner: "dir.holdfast".into(),
+        reclaim: Reclaim::Retain,
+        waits_for_consumer: true,
+        may_expand: true,
+        is_default: true,
+        parameters: labels(&[("type", "ssd")]),
+    }
+}
+
+fn service_spec() -> ServiceSpec {
+    ServiceSpec {
+        selector: labels(&[("app", "web")]),
+        ports: vec![Port { name: "http".into(), port: 80, protocol: "TCP".into() }],
+        publish_not_ready: true,
+    }
+}
+
+fn registration() -> Registration {
+    Registration {
+        boot_id: "boot-1".into(),
+        machine_id: "machine-1".into(),
+        capacity: Resources { cpu_milli: 4_000, memory_bytes: 8 << 30 },
+        pods_max: 110,
+        labels: labels(&[("disk", "ssd")]),
+        taints: vec![Taint { key: "gpu".into(), value: "yes".into(), effect: "NoSchedule".into() }],
+        info: labels(&[("runtime", "process")]),
+        leftovers: vec![Uid(3), Uid(0)],
+    }
+}
+
+pub(crate) fn pod_status() -> PodStatus {
+    PodStatus {
+        phase: Phase::Running,
+        is_ready: true,
+        reason: "Started".into(),
+        message: "all is well".to_owned(),
+        started_at_ms: 1_700_000_000_000,
+        containers: vec![ContainerStatus {
+            name: "web".into(),
+            is_running: true,
+            is_ready: true,
+            restart_count: 2,
+            pid: 4_242,
+            runs: "/usr/bin/serve".to_owned(),
+            last_exit: Some(-9),
+            reason: "Completed".into(),
+        }],
+    }
+}
+
+fn set() -> Key {
+    Key::new("default", "web")
+}
+
+fn pod() -> Key {
+    Key::new("default", "web-2")
+}
+
+fn claim() -> Key {
+    Key::new("default", "www-web-2")
+}
+
+fn pod_claims() -> Vec<PodClaim> {
+    vec![PodClaim { volume: "www".into(), claim: claim() }]
+}
+
+/// One event of each kind, and more where an event has kinds of its own.
+pub(crate) fn events() -> Vec<Event> {
+    [set_events(), pod_events(), claim_events(), volume_events(), other_events(), node_events()].concat()
+}
+
+fn set_events() -> Vec<Event> {
+    let annotations = labels(&[("note", "set")]);
+    let labels = labels(&[("app", "web")]);
+    vec![
+        Event::ClusterFormed { cluster: "c-1".into() },
+        Event::SetCreated {
+            set: set(),
+            labels: labels.clone(),
+            annotations: annotations.clone(),
+            spec: SetSpec { update: UpdateStrategy::OnDelete, ..set_spec() },
+        },
+        Event::SetUpdated { set: set(), labels, annotations, spec: set_spec() },
+        Event::SetScaled { set: set(), replicas: 5 },
+        Event::SetRemoved { set: set() },
+        Event::RevisionTargeted { set: set(), revision: "web-1a2b".into(), number: 4 },
+        Event::RolloutCompleted { set: set(), revision: "web-1a2b".into() },
+        Event::RevisionForgotten { set: set(), revision: "web-0f0f".into() },
+    ]
+}
+
+fn pod_events() -> Vec<Event> {
+    let (pod, uid) = (pod(), Uid(12));
+    let why = Unplaced { node_count: 3, reasons: [("Cordoned".into(), 1), ("TooSmall".into(), 2)].into() };
+    vec![
+        Event::PodCreated { set: set(), ordinal: Ordinal(2), revision: "web-1a2b".into(), claims: pod_claims() },
+        Event::PodBound { pod: pod.clone(), node: "n1".into(), address: 0x7f40_0001 },
+        Event::PodUnplaced { pod: pod.clone(), why },
+        Event::PodReported { pod: pod.clone(), uid, status: pod_status() },
+        Event::PodBecameAvailable { pod: pod.clone(), uid },
+        Event::PodDeletionRequested { pod: pod.clone(), uid, grace_ms: 30_000, is_forced: true },
+        Event::PodRemoved {
+            pod: pod.clone(),
+            uid,
+            cause: RemovalCause::NodeRestarted { old: "boot-1".into(), new: "boot-2".into() },
+        },
+        Event::PodHeld { pod: pod.clone(), uid, node: "n1".into(), heard_at_ms: 1_700_000_000_000 },
+        Event::PodResumed { pod: pod.clone(), uid },
+        Event::PodOrphaned { pod: pod.clone(), uid },
+        Event::PodAdopted { pod, uid, owner: Uid(2), revision: "web-1a2b".into() },
+    ]
+}
+
+fn claim_events() -> Vec<Event> {
+    vec![
+        Event::ClaimCreated { claim: claim(), labels: labels(&[("app", "web")]), spec: claim_spec() },
+        Event::ClaimBound { claim: claim(), volume: "pv-1".into() },
+        Event::ClaimDeletionRequested { claim: claim() },
+        Event::ClaimRemoved { claim: claim() },
+        Event::ClaimLost { claim: claim() },
+    ]
+}
+
+fn volume_events() -> Vec<Event> {
+    let (volume, node, fence) = (domain::id::VolumeName::new("pv-1"), domain::id::NodeName::new("n1"), Fence(7));
+    vec![
+        Event::VolumeCreated { volume: volume.clone(), labels: labels(&[("kind", "ssd")]), spec: volume_spec() },
+        Event::VolumeReleased { volume: volume.clone() },
+        Event::VolumeDeletionRequested { volume: volume.clone() },
+        Event::VolumeRemoved { volume: volume.clone() },
+        Event::AttachmentRequested { volume: volume.clone(), node: node.clone(), fence },
+        Event::VolumeAttached { volume: volume.clone(), node: node.clone(), fence },
+        Event::AttachmentReleased { volume, node, fence, cause: RemovalCause::Stopped },
+    ]
+}
+
+fn other_events() -> Vec<Event> {
+    vec![
+        Event::ClassApplied { class: "fast".into(), spec: class_spec() },
+        Event::ClassRemoved { class: "fast".into() },
+        Event::ServiceApplied {
+            service: Key::new("default", "web-svc"),
+            labels: labels(&[("app", "web")]),
+            annotations: labels(&[("note", "svc")]),
+            spec: service_spec(),
+        },
+        Event::ServiceRemoved { service: Key::new("default", "web-svc") },
+    ]
+}
+
+fn node_events() -> Vec<Event> {
+    let node = domain::id::NodeName::new("n1");
+    vec![
+        Event::NodeRegistered { node: node.clone(), incarnation: Incarnation(2), registration: registration() },
+        Event::NodeUpdated { node: node.clone(), registration: registration() },
+        Event::NodeUnreachable { node: node.clone(), heard_at_ms: 1_700_000_000_000 },
+        Event::NodeReturned { node: node.clone(), leftovers: vec![Uid(3), Uid(300)] },
+        Event::LeftoversEnded { node: node.clone(), ended: vec![Uid(3)] },
+        Event::NodeCordoned { node: node.clone() },
+        Event::NodeUncordoned { node: node.clone() },
+        Event::NodeRemoved { node },
+    ]
+}
+
+fn pod_report() -> PodReport {
+    PodReport { pod: pod(), uid: Uid(12), status: pod_status(), has_volumes: true, is_gone: true }
+}
+
+/// One command of each kind.
+pub(crate) fn commands() -> Vec<Command> {
+    let labels = labels(&[("app", "web")]);
+    let node = domain::id::NodeName::new("n1");
+    vec![
+        Command::FormCluster { cluster: "c-1".into() },
+        Command::ApplySet { set: set(), labels: labels.clone(), annotations: labels.clone(), spec: set_spec() },
+        Command::ScaleSet { set: set(), replicas: 4, current: Some(0) },
+        Command::DeleteSet { set: set(), orphan: true },
+        Command::DeletePod { pod: pod(), grace_ms: Some(0), force: true },
+        Command::ApplyClaim { claim: claim(), labels: labels.clone(), spec: claim_spec() },
+        Command::DeleteClaim { claim: claim() },
+        Command::ApplyVolume { volume: "pv-1".into(), labels: labels.clone(), spec: volume_spec() },
+        Command::DeleteVolume { volume: "pv-1".into() },
+        Command::ApplyClass { class: "fast".into(), spec: class_spec() },
+        Command::DeleteClass { class: "fast".into() },
+        Command::ApplyService { service: set(), labels: labels.clone(), annotations: labels, spec: service_spec() },
+        Command::DeleteService { service: set() },
+        Command::CordonNode { node: node.clone() },
+        Command::UncordonNode { node: node.clone() },
+        Command::RemoveNode { node: node.clone() },
+        Command::RegisterNode { node: node.clone(), registration: registration(), running: vec![Uid(1)] },
+        Command::Report {
+            node: node.clone(),
+            incarnation: Incarnation(2),
+            reports: vec![pod_report(), PodReport::default()],
+            ended: vec![Uid(0), Uid(1)],
+            removed_volumes: vec!["pv-1".into()],
+        },
+        Command::NoteSilence { node, incarnation: Incarnation(2), heard_at_ms: 5 },
+        Command::PassTime,
+    ]
+}
+
+/// One message of each kind from an agent.
+pub(crate) fn from_agents() -> Vec<FromAgent> {
+    vec![
+        FromAgent::Register { node: "n1".into(), registration: registration(), running: vec![Uid(1), Uid(2)] },
+        FromAgent::Heartbeat { sent_at_ms: 9 },
+        FromAgent::Report {
+            number: 3,
+            incarnation: Incarnation(2),
+            pods: vec![pod_report()],
+            ended: vec![Uid(4)],
+            removed_volumes: vec!["pv-2".into()],
+        },
+    ]
+}
+
+/// One message of each kind to an agent.
+pub(crate) fn to_agents() -> Vec<ToAgent> {
+    vec![
+        ToAgent::Registered { incarnation: Incarnation(2) },
+        ToAgent::HeartbeatAcked { sent_at_ms: 9 },
+        ToAgent::ReportAcked { number: 3 },
+        ToAgent::Assign(assignment()),
+        ToAgent::Redirect { leader: Some(0) },
+        ToAgent::Redirect { leader: None },
+        ToAgent::Refused { reason: "no".to_owned() },
+    ]
+}
+
+fn assignment() -> Assignment {
+    let volume = AssignedVolume {
+        name: "www".into(),
+        volume: "pv-1".into(),
+        driver: "dir.holdfast".into(),
+        handle: "pv-1".into(),
+        fence: Fence(7),
+    };
+    let assigned = AssignedPod {
+        pod: pod(),
+        uid: Uid(12),
+        uid_text: "uid-12".to_owned(),
+        ordinal: Ordinal(2),
+        set: "web".into(),
+        address: 0x7f40_0001,
+        service_name: "web-svc".into(),
+        labels: labels(&[("app", "web")]),
+        template: Arc::new(template()),
+        volumes: vec![volume],
+        stop_within_ms: Some(0),
+    };
+    let removal = VolumeRemoval { volume: "pv-3".into(), driver: "dir.holdfast".into(), handle: "pv-3".into() };
+    Assignment { revision: Revision(40), incarnation: Incarnation(2), pods: vec![assigned], removals: vec![removal] }
+}
+
+/// A small cluster: a set with two pods, one held, and one object of every other kind.
+pub(crate) fn state() -> State {
+    let mut state = State::default();
+    state.at_ms = 1_700_000_000_000;
+    for event in [other_events().remove(0), other_events().remove(2)] {
+        state.apply(&event);
+    }
+    state.apply(&set_events().remove(0));
+    state.apply(&node_events().remove(0));
+    state.apply(&Event::SetCreated { set: set(), labels: Labels::new(), annotations: Labels::new(), spec: set_spec() });
+    state.apply(&Event::RevisionTargeted { set: set(), revision: "web-1a2b".into(), number: 1 });
+    for event in [&claim_events()[0], &volume_events()[0], &claim_events()[1], &volume_events()[4]] {
+        state.apply(event);
+    }
+    for ordinal in [Ordinal(2), Ordinal(3)] {
+        let revision = "web-1a2b".into();
+        state.apply(&Event::PodCreated { set: set(), ordinal, revision, claims: pod_claims() });
+    }
+    state.apply(&pod_events().remove(1));
+    let uid = state.pods.get(&pod()).expect("created above").meta.uid;
+    let batch = domain::Batch {
+        base: state.revision,
+        at_ms: 1_700_000_005_000,
+        actor: "user".into(),
+        request: Some("r-1".into()),
+        events: vec![
+            Event::PodReported { pod: pod(), uid, status: pod_status() },
+            node_events().remove(2),
+            Event::PodHeld { pod: pod(), uid, node: "n1".into(), heard_at_ms: 1_700_000_000_000 },
+            Event::PodUnplaced { pod: Key::new("default", "web-3"), why: Unplaced::default() },
+        ],
+    };
+    assert!(state.apply_batch(&batch));
+    state
+}

@@ -1,0 +1,377 @@
+//! What can be typed: verbs, flags and their help. Never does anything.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::print::parse_duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  holdfast up -f cluster-config/examples/web.yaml    start a local cluster and a set of three pods
+  holdfast get all,pvc,pv                            what is there
+  holdfast fault partition n1                        cut a node off
+  holdfast why pod/web-0                             why a pod is as it is, and what would end it
+  holdfast down --purge                              stop the cluster and remove its data";
+
+/// Runs StatefulSets, and never starts a second copy of a pod whose first may still run.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, before_help = EXAMPLES, infer_long_args = false)]
+pub(crate) struct Cli {
+    /// The cluster: its data directory, or its servers as host:port[,host:port…].
+    #[arg(long, global = true, env = "HOLDFAST_CLUSTER", value_name = "DIR|HOST:PORT")]
+    pub(crate) cluster: Option<String>,
+    /// The namespace.
+    #[arg(short, long, global = true, value_name = "NS")]
+    pub(crate) namespace: Option<String>,
+    /// Repeats a change whose outcome was unknown: it is carried out once.
+    #[arg(long, global = true, value_name = "ID")]
+    pub(crate) request_id: Option<String>,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Start a local cluster and stay until Ctrl-C.
+    Up(Up),
+    /// Stop the local cluster.
+    Down(Down),
+    /// Members, leader, term, revision, nodes, holds.
+    Status {
+        #[arg(short, long, value_enum)]
+        output: Option<Output>,
+    },
+    /// Make or change objects; all are checked before any is applied.
+    Apply(Apply),
+    /// List objects.
+    Get(Get),
+    /// Show everything about objects.
+    Describe {
+        /// KIND NAME… or KIND/NAME….
+        #[arg(required = true)]
+        targets: Vec<String>,
+    },
+    /// Delete objects.
+    Delete(Delete),
+    /// Change how many pods a set has.
+    Scale(Scale),
+    /// Change one thing of a set.
+    #[command(subcommand)]
+    Set(Set),
+    /// How far a set's rollout is.
+    #[command(subcommand)]
+    Rollout(Rollout),
+    /// What a pod wrote.
+    Logs(Logs),
+    /// Wait until something holds.
+    Wait(Wait),
+    /// Why an object is as it is, and what would end it.
+    Why {
+        /// POD, KIND/NAME or KIND NAME.
+        #[arg(required = true, num_args = 1..=2)]
+        target: Vec<String>,
+    },
+    /// The event log itself.
+    Events(Events),
+    /// Keep new pods away from nodes.
+    Cordon {
+        #[arg(required = true)]
+        nodes: Vec<String>,
+    },
+    /// Let new pods onto nodes again.
+    Uncordon {
+        #[arg(required = true)]
+        nodes: Vec<String>,
+    },
+    /// Break the local cluster, and mend it.
+    #[command(subcommand)]
+    Fault(Fault),
+    /// Write a completion script.
+    Completion { shell: clap_complete::Shell },
+    /// Run one server; what `up` starts, for real deployments.
+    Server(Box<crate::child::Server>),
+    /// Run the agent of one node; what `up` starts, for real deployments.
+    Agent(Box<crate::child::Agent>),
+    #[command(hide = true)]
+    Launcher(Launcher),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Wide,
+    Json,
+    Yaml,
+    Name,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// How many servers [default: 3].
+    #[arg(long)]
+    pub(crate) servers: Option<u64>,
+    /// How many agents [default: 3].
+    #[arg(long)]
+    pub(crate) agents: Option<u64>,
+    /// Where everything of the cluster is kept.
+    #[arg(long, default_value = crate::connect::DATA_DIR)]
+    pub(crate) data_dir: PathBuf,
+    /// The image catalogue; the built-in one if not given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) images: Option<PathBuf>,
+    /// A further argument for every server.
+    #[arg(long = "server-argument", value_name = "ARG", allow_hyphen_values = true)]
+    pub(crate) server_arguments: Vec<std::ffi::OsString>,
+    /// A further argument for every agent.
+    #[arg(long = "agent-argument", value_name = "ARG", allow_hyphen_values = true)]
+    pub(crate) agent_arguments: Vec<std::ffi::OsString>,
+    /// Return when the cluster is ready; it goes on.
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Apply these when the cluster is ready.
+    #[arg(short, long = "filename", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Down {
+    #[arg(long)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Remove the cluster's data, too.
+    #[arg(long)]
+    pub(crate) purge: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Launcher {
+    #[arg(long)]
+    pub(crate) data_dir: PathBuf,
+    #[arg(long)]
+    pub(crate) servers: Option<u64>,
+    #[arg(long)]
+    pub(crate) agents: Option<u64>,
+    #[arg(long)]
+    pub(crate) images: Option<PathBuf>,
+    #[arg(long = "server-argument", allow_hyphen_values = true)]
+    pub(crate) server_arguments: Vec<std::ffi::OsString>,
+    #[arg(long = "agent-argument", allow_hyphen_values = true)]
+    pub(crate) agent_arguments: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// A manifest, or - for stdin; may be given again.
+    #[arg(short, long = "filename", value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Check everything, change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Wait until every set is ready.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait.
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// KIND[,KIND…] [NAME…] or KIND/NAME….
+    #[arg(required = true)]
+    pub(crate) targets: Vec<String>,
+    #[arg(short, long, value_enum)]
+    pub(crate) output: Option<Output>,
+    /// Every namespace.
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+    /// Only objects with these labels.
+    #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
+    pub(crate) selector: String,
+    /// Go on with every change.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// Without the header.
+    #[arg(long)]
+    pub(crate) no_headers: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// KIND NAME… or KIND/NAME….
+    #[arg(required_unless_present = "files")]
+    pub(crate) targets: Vec<String>,
+    /// Delete what these manifests name.
+    #[arg(short, long = "filename", value_name = "FILE", conflicts_with = "targets")]
+    pub(crate) files: Vec<PathBuf>,
+    /// How many seconds a pod may take to stop.
+    #[arg(long)]
+    pub(crate) grace_period: Option<i64>,
+    /// Assert that the pod's processes are dead; you answer for it.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// With `orphan`, a set's pods stay.
+    #[arg(long, value_enum, default_value = "background")]
+    pub(crate) cascade: Cascade,
+    /// Wait until the objects are gone.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait.
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    pub(crate) timeout: u64,
+    /// Say nothing about objects that do not exist.
+    #[arg(long)]
+    pub(crate) ignore_not_found: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Cascade {
+    Background,
+    Orphan,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Scale {
+    /// statefulset NAME or sts/NAME.
+    #[arg(required = true, num_args = 1..=2)]
+    pub(crate) target: Vec<String>,
+    #[arg(long)]
+    pub(crate) replicas: i32,
+    /// Only if it has this many now.
+    #[arg(long)]
+    pub(crate) current_replicas: Option<i32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Set {
+    /// Change images: set image sts/NAME CONTAINER=IMAGE….
+    Image {
+        /// sts/NAME.
+        target: String,
+        /// CONTAINER=IMAGE; * means every container.
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Rollout {
+    /// Follow a rollout to its end.
+    Status {
+        #[arg(required = true, num_args = 1..=2)]
+        target: Vec<String>,
+        /// Only say how far it is.
+        #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+        watch: bool,
+        /// How long to follow it; for ever if not given.
+        #[arg(long, value_parser = parse_duration)]
+        timeout: Option<u64>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// POD or pod/POD.
+    pub(crate) pod: String,
+    #[arg(short, long, default_value = "", hide_default_value = true)]
+    pub(crate) container: String,
+    /// Go on with what is written.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Of the container before the last restart.
+    #[arg(short, long)]
+    pub(crate) previous: bool,
+    /// Only the last lines.
+    #[arg(long)]
+    pub(crate) tail: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    /// KIND NAME… or KIND/NAME….
+    #[arg(required = true)]
+    pub(crate) targets: Vec<String>,
+    /// condition=NAME[=VALUE], delete, or jsonpath='{.path}'=VALUE.
+    #[arg(long = "for", value_name = "WHAT")]
+    pub(crate) wanted: String,
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Go on with new events.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// Only events after this revision.
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) since: Option<u64>,
+    /// Only events about KIND/NAME.
+    #[arg(long = "for", value_name = "KIND/NAME")]
+    pub(crate) about: Option<String>,
+    /// Every namespace.
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+    #[arg(short, long, value_enum)]
+    pub(crate) output: Option<Output>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Way {
+    In,
+    Out,
+}
+
+/// Which links a fault is on.
+#[derive(Debug, Args)]
+pub(crate) struct Links {
+    /// A server (s1) or a node (n1).
+    pub(crate) target: String,
+    /// Only the links to these.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub(crate) from: Vec<String>,
+    /// Only what the target receives, or what it sends.
+    #[arg(long, value_enum)]
+    pub(crate) one_way: Option<Way>,
+    /// Ends by itself after this time.
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) for_ms: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Fault {
+    /// Cut links.
+    Partition(Links),
+    /// Slow links down: fault delay n1 200ms.
+    Delay {
+        #[command(flatten)]
+        links: Links,
+        /// How much later everything arrives.
+        #[arg(value_parser = parse_duration)]
+        by: u64,
+    },
+    /// End partitions and delays: of one process, or all.
+    Heal { target: Option<String> },
+    /// Kill a server or an agent; pods go on.
+    Kill { target: String },
+    /// Start a server or an agent again.
+    Restart {
+        target: String,
+        /// As after a reboot of the node: its pods are killed, too.
+        #[arg(long)]
+        new_boot: bool,
+    },
+    /// Stop a process so that it can go on.
+    Pause {
+        target: String,
+        /// Goes on by itself after this time.
+        #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+        for_ms: Option<u64>,
+    },
+    /// Let a paused process go on.
+    Resume { target: String },
+    /// The active faults.
+    List,
+    /// End partitions, delays and pauses.
+    Clear,
+}

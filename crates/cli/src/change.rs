@@ -1,0 +1,232 @@
+//! Verbs that change objects that are there: `delete`, `scale`, `set image`, `cordon`, `uncordon`.
+
+use std::time::Duration;
+
+use api::manifest::Object;
+use api::v1;
+use api::v1::nodes_client::NodesClient;
+use api::v1::stateful_sets_client::StatefulSetsClient;
+use tokio::time::Instant;
+
+use crate::apply::read_files;
+use crate::args::{Cascade, Delete, Scale};
+use crate::connect::{Session, new_request_id};
+use crate::error::CliError;
+use crate::fetch::{self, ApplyOptions, DeleteOptions, change};
+use crate::print;
+use crate::resource::{Resource, Targets};
+
+/// How often a change is tried again that lost a race against another one.
+const RACES_MAX: usize = 5;
+const GONE_PAUSE_MS: u64 = 100;
+
+/// Deletes objects.
+pub(crate) async fn delete(
+    session: &Session,
+    args: &Delete,
+    namespace: Option<&str>,
+    request_id: Option<&String>,
+) -> Result<(), CliError> {
+    let objects = named(args, namespace)?;
+    if request_id.is_some() && objects.len() != 1 {
+        return Err(CliError::usage("--request-id repeats one change, but several objects are named"));
+    }
+    let grace = match (args.grace_period, args.force) {
+        (Some(seconds), true) if 0 < seconds => {
+            return Err(CliError::usage("--force takes nothing but --grace-period=0"));
+        }
+        (_, true) => Some(0),
+        // Only --force may leave out the stop.
+        (Some(0), false) => Some(1),
+        (seconds, false) => seconds,
+    };
+    let options = DeleteOptions {
+        grace_period_seconds: grace,
+        force: args.force,
+        orphan: args.cascade == Cascade::Orphan,
+        request_id: request_id.cloned(),
+    };
+    let mut left = Vec::new();
+    for (resource, namespace, name) in &objects {
+        warn(*resource, name, args.force);
+        let is_gone = match fetch::delete(session, *resource, namespace, name, &options).await {
+            Err(error) if error.is_not_found && args.ignore_not_found => continue,
+            result => result?,
+        };
+        let word = if is_gone { "deleted" } else { "deletion requested" };
+        print::line(format!("{} {name:?} {word}", resource.output_name()));
+        if !is_gone {
+            left.push((*resource, namespace.clone(), name.clone()));
+        }
+    }
+    if args.wait {
+        wait_gone(session, &left, args.timeout).await?;
+    }
+    Ok(())
+}
+
+fn named(args: &Delete, namespace: Option<&str>) -> Result<Vec<(Resource, String, String)>, CliError> {
+    if !args.files.is_empty() {
+        let given = read_files(&args.files, namespace)?;
+        let objects = given.iter().filter_map(|given| {
+            let object = given.object();
+            let resource = Resource::of_kind(object.kind().kind)?;
+            Some((resource, object.namespace().to_owned(), object.name().to_owned()))
+        });
+        return Ok(objects.collect());
+    }
+    let namespace = namespace.unwrap_or("default");
+    match Targets::parse(&args.targets)? {
+        Targets::Kinds(_) => Err(CliError::usage("names are missing: delete KIND NAME…").hint("holdfast get KIND")),
+        Targets::Objects(objects) => {
+            Ok(objects.into_iter().map(|(resource, name)| (resource, namespace.to_owned(), name)).collect())
+        }
+    }
+}
+
+/// Says what the caller answers for.
+fn warn(resource: Resource, name: &str, is_forced: bool) {
+    match resource {
+        Resource::Pod if is_forced => print::note(format!(
+            "warning: you assert that every process of pod/{name} is dead. If one still runs, two copies may write to \
+             the same volume."
+        )),
+        Resource::Node => print::note(format!(
+            "warning: you assert that node/{name} is gone for good, and with it every process of its pods. If one still \
+             runs, two copies may write to the same volume."
+        )),
+        _ => {}
+    }
+}
+
+async fn wait_gone(session: &Session, left: &[(Resource, String, String)], within_ms: u64) -> Result<(), CliError> {
+    let deadline = Instant::now() + Duration::from_millis(within_ms);
+    for (resource, namespace, name) in left {
+        let uid =
+            |object: Option<Object>| object.and_then(|object| object.metadata().map(|metadata| metadata.uid.clone()));
+        let first = uid(fetch::find(session, *resource, namespace, name).await?);
+        let mut now = first.clone();
+        // A pod of the same name comes again, under another uid.
+        while now.is_some() && now == first {
+            if deadline <= Instant::now() {
+                let target = format!("{}/{name}", resource.word());
+                return Err(
+                    CliError::refused(format!("{target} is still there")).hint(format!("holdfast why {target}"))
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(GONE_PAUSE_MS)).await;
+            now = uid(fetch::find(session, *resource, namespace, name).await?);
+        }
+    }
+    Ok(())
+}
+
+/// Changes how many pods a set has.
+pub(crate) async fn scale(
+    session: &Session,
+    args: &Scale,
+    namespace: &str,
+    request_id: Option<&String>,
+) -> Result<(), CliError> {
+    let name = Targets::parse_set(&args.target)?;
+    let request = v1::ScaleStatefulSetRequest {
+        namespace: namespace.to_owned(),
+        name: name.clone(),
+        replicas: args.replicas,
+        current_replicas: args.current_replicas,
+        request_id: chosen(request_id)?,
+        expected_revision: None,
+    };
+    change!(session, StatefulSetsClient.scale(request))?;
+    print::line(format!("statefulset.apps/{name} scaled"));
+    Ok(())
+}
+
+/// Changes the images of a set's containers.
+pub(crate) async fn set_image(
+    session: &Session,
+    target: &str,
+    images: &[String],
+    namespace: &str,
+    request_id: Option<&String>,
+) -> Result<(), CliError> {
+    let name = Targets::parse_set(&[target.to_owned()])?;
+    for race in 1.. {
+        let (_, object) = fetch::get(session, Resource::StatefulSet, namespace, &name).await?;
+        let Object::StatefulSet(mut set) = object else {
+            return Err(CliError::refused("the server answered with an object of another kind"));
+        };
+        let before = set.spec.clone();
+        replace_images(&mut set, images)?;
+        if set.spec == before {
+            print::line(format!("statefulset.apps/{name} image unchanged"));
+            return Ok(());
+        }
+        let version = set.metadata.as_ref().map_or("", |metadata| &metadata.resource_version);
+        let options = ApplyOptions {
+            expected_revision: version.parse().ok(),
+            request_id: request_id.cloned(),
+            ..ApplyOptions::default()
+        };
+        match fetch::apply(session, Object::StatefulSet(set), &options).await {
+            Err(error) if error.is_lost_race && race < RACES_MAX => {}
+            result => {
+                result?;
+                break;
+            }
+        }
+    }
+    print::line(format!("statefulset.apps/{name} image updated"));
+    Ok(())
+}
+
+fn replace_images(set: &mut v1::StatefulSet, images: &[String]) -> Result<(), CliError> {
+    let template = set.spec.as_mut().and_then(|spec| spec.template.as_mut());
+    let containers = template.and_then(|template| template.spec.as_mut()).map(|spec| &mut spec.containers);
+    let containers = containers.ok_or_else(|| CliError::refused("the set has no containers"))?;
+    for pair in images {
+        let Some((wanted, image)) = pair.split_once('=').filter(|(name, image)| !name.is_empty() && !image.is_empty())
+        else {
+            return Err(CliError::usage(format!("{pair:?} is not CONTAINER=IMAGE")));
+        };
+        let mut is_found = false;
+        for container in containers.iter_mut().filter(|container| wanted == "*" || container.name == wanted) {
+            image.clone_into(&mut container.image);
+            is_found = true;
+        }
+        if !is_found {
+            let names = containers.iter().map(|container| container.name.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(CliError::refused(format!("there is no container {wanted:?}")).hint(format!("it has: {names}")));
+        }
+    }
+    Ok(())
+}
+
+/// Keeps new pods away from nodes, or lets them on again.
+pub(crate) async fn cordon(
+    session: &Session,
+    nodes: &[String],
+    is_cordoned: bool,
+    request_id: Option<&String>,
+) -> Result<(), CliError> {
+    if request_id.is_some() && nodes.len() != 1 {
+        return Err(CliError::usage("--request-id repeats one change, but several nodes are named"));
+    }
+    for node in nodes {
+        let name = node.strip_prefix("node/").unwrap_or(node).to_owned();
+        let request = v1::NodeRequest { name: name.clone(), request_id: chosen(request_id)?, expected_revision: None };
+        let word = if is_cordoned {
+            change!(session, NodesClient.cordon(request))?;
+            "cordoned"
+        } else {
+            change!(session, NodesClient.uncordon(request))?;
+            "uncordoned"
+        };
+        print::line(format!("node/{name} {word}"));
+    }
+    Ok(())
+}
+
+fn chosen(request_id: Option<&String>) -> Result<String, CliError> {
+    request_id.map_or_else(new_request_id, |given| Ok(given.clone()))
+}

@@ -1,0 +1,219 @@
+//! The processes that a cluster is made of: `server` and `agent`, with their flags, logs and ends.
+//! Never prints: what these processes say goes to their log on stderr.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::error::CliError;
+use crate::print::parse_duration;
+
+/// What is logged unless `RUST_LOG` says otherwise.
+const LOG_FILTER: &str = "info";
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The flags of a server.
+#[derive(Debug, Args)]
+pub(crate) struct Server {
+    /// Its name, such as s1.
+    #[arg(long)]
+    name: String,
+    /// Its number in the Raft group.
+    #[arg(long)]
+    id: u64,
+    /// Where it listens.
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: SocketAddr,
+    /// Its own directory.
+    #[arg(long)]
+    data_dir: PathBuf,
+    /// The cluster's name: the same on all servers, and no other cluster's.
+    #[arg(long)]
+    cluster_id: String,
+    /// The first members, in the order of their ids.
+    #[arg(long, value_delimiter = ',')]
+    bootstrap_names: Vec<String>,
+    /// Where another server is reached; for each.
+    #[arg(long = "peer", value_name = "ID=HOST:PORT", value_parser = id_and_address)]
+    peers: Vec<(u64, String)>,
+    /// Where clients reach a server, if not where its peers do.
+    #[arg(long = "advertise", value_name = "ID=HOST:PORT", value_parser = id_and_address)]
+    advertised: Vec<(u64, String)>,
+    /// The length of a tick.
+    #[arg(long, value_parser = parse_duration)]
+    tick: Option<u64>,
+    /// How often agents send heartbeats.
+    #[arg(long, value_parser = parse_duration)]
+    heartbeat: Option<u64>,
+    /// How long a node counts as reachable after a heartbeat.
+    #[arg(long, value_parser = parse_duration)]
+    lease: Option<u64>,
+    /// What is waited in addition before a silent node is unreachable.
+    #[arg(long, value_parser = parse_duration)]
+    grace: Option<u64>,
+    /// A snapshot is written after so many entries.
+    #[arg(long)]
+    snapshot_entries: Option<u64>,
+    /// A snapshot is written after so many bytes.
+    #[arg(long)]
+    snapshot_bytes: Option<u64>,
+    /// Entries kept below the newest snapshot.
+    #[arg(long)]
+    keep_entries: Option<u64>,
+    /// The size of a journal segment.
+    #[arg(long)]
+    segment_bytes_max: Option<u64>,
+    /// How log lines are written.
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+impl Server {
+    fn config(&self) -> Result<server::ServerConfig, CliError> {
+        let mut peers: BTreeMap<u64, String> = self.peers.iter().cloned().collect();
+        peers.insert(self.id, self.listen.to_string());
+        if !self.bootstrap_names.is_empty() && self.bootstrap_names.len() != peers.len() {
+            let (names, given) = (self.bootstrap_names.len(), peers.len());
+            return Err(CliError::usage(format!("{names} members are named, but addresses are given for {given}"))
+                .hint("one --peer for each other member"));
+        }
+        let data_dir = self.data_dir.clone();
+        let mut config = server::ServerConfig::new(self.id, self.listen, data_dir, peers, &self.cluster_id);
+        config.advertised = self.advertised.iter().cloned().collect();
+        let set = |field: &mut u64, given: Option<u64>| *field = given.unwrap_or(*field);
+        set(&mut config.tick_ms, self.tick);
+        set(&mut config.heartbeat_ms, self.heartbeat);
+        set(&mut config.lease_ms, self.lease);
+        set(&mut config.grace_ms, self.grace);
+        set(&mut config.snapshot_entries, self.snapshot_entries);
+        set(&mut config.snapshot_bytes, self.snapshot_bytes);
+        set(&mut config.keep_entries, self.keep_entries);
+        set(&mut config.segment_bytes_max, self.segment_bytes_max);
+        Ok(config)
+    }
+}
+
+/// The flags of an agent.
+#[derive(Debug, Args)]
+pub(crate) struct Agent {
+    /// The node's name.
+    #[arg(long)]
+    name: String,
+    /// Where it keeps its ledger and its pods.
+    #[arg(long)]
+    data_dir: PathBuf,
+    /// The cluster's name.
+    #[arg(long)]
+    cluster_id: Option<String>,
+    /// Which start of the machine this is; the kernel says if not given.
+    #[arg(long)]
+    boot_id: Option<String>,
+    /// Which machine this is; /etc/machine-id says if not given.
+    #[arg(long)]
+    machine_id: Option<String>,
+    /// Where the directories of volumes are, for all nodes.
+    #[arg(long)]
+    storage_root: PathBuf,
+    /// The image catalogue; the built-in one if not given.
+    #[arg(long)]
+    images: Option<PathBuf>,
+    /// Where a server is reached; for each.
+    #[arg(long = "server", value_name = "ID=HOST:PORT", value_parser = id_and_address)]
+    servers: Vec<(u64, String)>,
+    /// A label of the node.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// How many pods the node takes.
+    #[arg(long)]
+    pods_max: Option<u32>,
+    /// How often it sends heartbeats.
+    #[arg(long, value_parser = parse_duration)]
+    heartbeat: Option<u64>,
+    /// How log lines are written.
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+impl Agent {
+    fn config(&self) -> agent::AgentConfig {
+        let servers = self.servers.iter().cloned().collect();
+        let storage_root = self.storage_root.clone();
+        let mut config = agent::AgentConfig::new(&self.name, self.data_dir.clone(), servers, storage_root);
+        config.boot_id.clone_from(&self.boot_id);
+        config.machine_id.clone_from(&self.machine_id);
+        config.images.clone_from(&self.images);
+        config.labels = self.labels.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect();
+        config.pods_max = self.pods_max.unwrap_or(config.pods_max);
+        config.heartbeat_ms = self.heartbeat.unwrap_or(config.heartbeat_ms);
+        config
+    }
+}
+
+/// Runs a server until it is told to end; the error has its exit status.
+pub(crate) async fn server(args: &Server) -> Result<(), (CliError, u8)> {
+    let usage = |error: CliError| {
+        let code = error.failure as u8;
+        (error, code)
+    };
+    let config = args.config().map_err(usage)?;
+    start_log(args.log_format);
+    tracing::info!(name = args.name, cluster = args.cluster_id, "server begins");
+    let shutdown = until_told_to_end().map_err(usage)?;
+    let served = Box::pin(server::serve(config, shutdown)).await;
+    served.map_err(|error| {
+        let code = error.exit_code();
+        (CliError::refused(format!("{:#}", anyhow::Error::new(error))), code)
+    })
+}
+
+/// Runs an agent until it is told to end.
+pub(crate) async fn agent(args: &Agent) -> Result<(), CliError> {
+    start_log(args.log_format);
+    tracing::info!(name = args.name, cluster = args.cluster_id, "agent begins");
+    let shutdown = until_told_to_end()?;
+    let ran = Box::pin(agent::run(args.config(), shutdown)).await;
+    ran.map_err(|error| CliError::from(anyhow::Error::new(error)))
+}
+
+fn until_told_to_end() -> Result<impl Future<Output = ()>, CliError> {
+    let listen = |kind| signal(kind).map_err(|error| CliError::refused(format!("listening for signals: {error}")));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+fn id_and_address(text: &str) -> Result<(u64, String), String> {
+    let parts = text.split_once('=').and_then(|(id, address)| Some((id.parse().ok()?, address.to_owned())));
+    parts.ok_or_else(|| format!("{text:?} is not ID=HOST:PORT"))
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+    parts.ok_or_else(|| format!("{text:?} is not KEY=VALUE"))
+}

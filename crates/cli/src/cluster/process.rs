@@ -1,0 +1,316 @@
+//! The processes of a cluster: exactly how each is started, and how to recognise one that somebody else started.
+//! Never decides when to start or end one.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::Context as _;
+use tokio::process::{Child, Command};
+
+use super::layout::{ClusterFile, Layout, ProcessName};
+use super::procfs::{self, ProcessRef, Table};
+use super::up::UpOptions;
+use super::{CONTAINER_DIR_VARIABLE, NODE_DIR_VARIABLE};
+
+/// The verb that runs a server.
+pub const SERVER_VERB: &str = "server";
+/// The verb that runs an agent.
+pub const AGENT_VERB: &str = "agent";
+/// The hidden verb that runs the launcher of `up --detach`.
+pub const LAUNCHER_VERB: &str = "launcher";
+
+/// How many directories below `<node dir>/pods` a shim may write who it is: `<uid>/…/shim.json`.
+const SHIM_DEPTH_MAX: usize = 4;
+
+/// The arguments of a server: `server --name s1 --id 1 --listen ADDR --data-dir DIR --cluster-id HEX
+/// --bootstrap-names s1,s2,s3 [--peer ID=ADDR]…`.
+///
+/// `--bootstrap-names` are the first members, in the order of their ids: a new data directory starts with these voters.
+/// `--peer` is given for each other server; its address is the proxy that leads from this server to that one.
+pub fn server_arguments(
+    layout: &Layout,
+    file: &ClusterFile,
+    id: u64,
+    listen: SocketAddr,
+    peers: &[(u64, SocketAddr)],
+) -> Vec<OsString> {
+    let name = ProcessName::Server(id);
+    let members: Vec<String> = file.servers.keys().map(|&id| ProcessName::Server(id).to_string()).collect();
+    let mut arguments = Arguments::new(SERVER_VERB);
+    arguments.flag("--name", name.to_string());
+    arguments.flag("--id", id.to_string());
+    arguments.flag("--listen", listen.to_string());
+    arguments.flag("--data-dir", layout.process_dir(name));
+    arguments.flag("--cluster-id", &file.cluster_id);
+    arguments.flag("--bootstrap-names", members.join(","));
+    for (id, address) in peers {
+        arguments.flag("--peer", format!("{id}={address}"));
+    }
+    arguments.0
+}
+
+/// The arguments of an agent: `agent --name n1 --data-dir DIR --cluster-id HEX --boot-id HEX --machine-id HEX
+/// --storage-root DIR [--images FILE] [--server ID=ADDR]…`.
+///
+/// `--server` is given for each server; its address is the proxy that leads from this agent to that server.
+pub fn agent_arguments(
+    layout: &Layout,
+    file: &ClusterFile,
+    name: ProcessName,
+    servers: &[(u64, SocketAddr)],
+) -> anyhow::Result<Vec<OsString>> {
+    let node = file.nodes.get(&name).with_context(|| format!("there is no node {name}"))?;
+    let mut arguments = Arguments::new(AGENT_VERB);
+    arguments.flag("--name", name.to_string());
+    arguments.flag("--data-dir", layout.process_dir(name));
+    arguments.flag("--cluster-id", &file.cluster_id);
+    arguments.flag("--boot-id", &node.boot_id);
+    arguments.flag("--machine-id", &node.machine_id);
+    arguments.flag("--storage-root", layout.storage());
+    if let Some(images) = &file.images {
+        arguments.flag("--images", images);
+    }
+    for (id, address) in servers {
+        arguments.flag("--server", format!("{id}={address}"));
+    }
+    Ok(arguments.0)
+}
+
+/// The arguments of a launcher without a terminal: `launcher --data-dir DIR [--servers N] [--agents N] [--images FILE]
+/// [--server-argument=ARG]… [--agent-argument=ARG]…`.
+pub fn launcher_arguments(layout: &Layout, options: &UpOptions) -> Vec<OsString> {
+    let mut arguments = Arguments::new(LAUNCHER_VERB);
+    arguments.flag("--data-dir", layout.root());
+    if let Some(servers) = options.servers {
+        arguments.flag("--servers", servers.to_string());
+    }
+    if let Some(agents) = options.agents {
+        arguments.flag("--agents", agents.to_string());
+    }
+    if let Some(images) = &options.images {
+        arguments.flag("--images", images);
+    }
+    // Joined by `=`, because the values are flags themselves.
+    for (flag, values) in
+        [("--server-argument=", &options.server_arguments), ("--agent-argument=", &options.agent_arguments)]
+    {
+        for value in values {
+            let mut joined = OsString::from(flag);
+            joined.push(value);
+            arguments.0.push(joined);
+        }
+    }
+    arguments.0
+}
+
+/// Makes this process the leader of a session of its own, so that a terminal that closes does not end it.
+///
+/// To be called first in the launcher that `up --detach` starts.
+pub fn leave_terminal() -> anyhow::Result<()> {
+    rustix::process::setsid().context("leaving the terminal's session")?;
+    Ok(())
+}
+
+/// Starts a process in a group of its own, with its output appended to a log.
+pub(super) fn spawn(
+    executable: &Path,
+    arguments: &[OsString],
+    log: &Path,
+    has_own_group: bool,
+) -> anyhow::Result<(Child, ProcessRef)> {
+    let open = || File::options().create(true).append(true).open(log);
+    let output = open().with_context(|| format!("opening {}", log.display()))?;
+    let errors = output.try_clone().with_context(|| format!("opening {}", log.display()))?;
+    let mut command = Command::new(executable);
+    command.args(arguments).stdin(Stdio::null()).stdout(output).stderr(errors);
+    // A launcher may itself run in a pod; what it starts belongs to no node but its own.
+    command.env_remove(NODE_DIR_VARIABLE).env_remove(CONTAINER_DIR_VARIABLE);
+    if has_own_group {
+        // Ctrl-C on the terminal is for the launcher, which then ends the others in order.
+        command.process_group(0);
+    }
+    let child = command.spawn().with_context(|| format!("starting {}", executable.display()))?;
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).context("the process has no pid")?;
+    // The process cannot have been reaped yet, so this is it even when it has ended already.
+    let process = ProcessRef::of_pid(pid).with_context(|| format!("reading /proc/{pid}/stat"))?;
+    Ok((child, process))
+}
+
+/// The servers and agents of a cluster that run now, as their command lines tell.
+///
+/// This finds also those that a launcher started but was killed before it could write down.
+pub(super) fn find_running(layout: &Layout, file: &ClusterFile) -> anyhow::Result<Vec<ProcessRef>> {
+    let names = file.names();
+    let table = Table::read().context("reading /proc")?;
+    Ok(table.processes().filter(|&process| names.iter().any(|&name| runs_as(layout, name, process))).collect())
+}
+
+/// Kills every process of a node: its agent, its pods' shims, and all that they started.
+///
+/// Returns only when none is left, so the caller may then call it a new boot.
+pub(super) fn kill_node(layout: &Layout, name: ProcessName) -> anyhow::Result<()> {
+    let node_dir = layout.process_dir(name);
+    let shims = shims(&node_dir);
+    procfs::kill_families(|process| {
+        shims.contains(&process) || runs_as(layout, name, process) || is_marked(&node_dir, process)
+    })
+    .with_context(|| format!("processes of {name} are still running"))
+}
+
+/// Whether a process belongs to a pod of the node, by its environment.
+///
+/// A shim that was started a moment ago has not written down who it is yet, but carries its container's directory.
+fn is_marked(node_dir: &Path, process: ProcessRef) -> bool {
+    procfs::environment(process).iter().any(|entry| {
+        let bytes = entry.as_bytes();
+        let Some(at) = bytes.iter().position(|&byte| byte == b'=') else { return false };
+        let path = Path::new(OsStr::from_bytes(&bytes[at + 1..]));
+        (&bytes[..at] == NODE_DIR_VARIABLE.as_bytes() && path == node_dir)
+            || (&bytes[..at] == CONTAINER_DIR_VARIABLE.as_bytes() && path.starts_with(node_dir))
+    })
+}
+
+/// Whether a process is the server or agent of this name, by its command line.
+fn runs_as(layout: &Layout, name: ProcessName, process: ProcessRef) -> bool {
+    let verb = match name {
+        ProcessName::Server(_) => SERVER_VERB,
+        ProcessName::Node(_) => AGENT_VERB,
+    };
+    let arguments = procfs::arguments(process);
+    let data_dir = layout.process_dir(name);
+    arguments.get(1).is_some_and(|argument| argument == verb)
+        && arguments.windows(2).any(|pair| pair[0] == "--data-dir" && pair[1] == *data_dir)
+}
+
+/// The shims that a node's pods wrote down. What cannot be read is left out: it is found by its environment instead.
+fn shims(node_dir: &Path) -> Vec<ProcessRef> {
+    let mut found = Vec::new();
+    let mut open: Vec<(PathBuf, usize)> = vec![(node_dir.join("pods"), 0)];
+    while let Some((directory, depth)) = open.pop() {
+        let Ok(entries) = fs::read_dir(&directory) else { continue };
+        for entry in entries.flatten() {
+            // Of the entry itself, never of what a link leads to: a volume may hold anything.
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_directory && depth < SHIM_DEPTH_MAX {
+                open.push((entry.path(), depth + 1));
+            } else if entry.file_name() == "shim.json"
+                && let Ok(text) = fs::read_to_string(entry.path())
+                && let Ok(process) = serde_json::from_str(&text)
+            {
+                found.push(process);
+            }
+        }
+    }
+    found
+}
+
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn new(verb: &str) -> Self {
+        Self(vec![verb.into()])
+    }
+
+    fn flag(&mut self, flag: &str, value: impl Into<OsString>) {
+        self.0.push(flag.into());
+        self.0.push(value.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child as StdChild, Command as StdCommand};
+
+    use super::*;
+
+    const NODE: ProcessName = ProcessName::Node(1);
+
+    fn fixture() -> (tempfile::TempDir, Layout, ClusterFile) {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::create(dir.path()).unwrap();
+        let mut file = ClusterFile::new(&layout).unwrap();
+        for id in 1..=3 {
+            file.servers.insert(id, SocketAddr::from(([127, 0, 0, 1], 4000)));
+        }
+        file.add_node(NODE).unwrap();
+        (dir, layout, file)
+    }
+
+    fn text(arguments: &[OsString]) -> String {
+        arguments.iter().map(|argument| argument.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    fn process_of(child: &StdChild) -> ProcessRef {
+        ProcessRef::of_pid(i32::try_from(child.id()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_arguments_of_a_server_and_of_an_agent() {
+        let (_dir, layout, mut file) = fixture();
+        let root = layout.root().display().to_string();
+        let address = SocketAddr::from(([127, 0, 0, 1], 5000));
+        assert_eq!(
+            text(&server_arguments(&layout, &file, 1, address, &[(2, address), (3, address)])),
+            format!(
+                "server --name s1 --id 1 --listen 127.0.0.1:5000 --data-dir {root}/s1 --cluster-id {} \
+                 --bootstrap-names s1,s2,s3 --peer 2=127.0.0.1:5000 --peer 3=127.0.0.1:5000",
+                file.cluster_id
+            )
+        );
+        file.images = Some("/images.yaml".into());
+        let node = &file.nodes[&NODE];
+        assert_eq!(
+            text(&agent_arguments(&layout, &file, NODE, &[(1, address)]).unwrap()),
+            format!(
+                "agent --name n1 --data-dir {root}/n1 --cluster-id {} --boot-id {} --machine-id {} \
+                 --storage-root {root}/storage --images /images.yaml --server 1=127.0.0.1:5000",
+                file.cluster_id, node.boot_id, node.machine_id
+            )
+        );
+    }
+
+    #[test]
+    fn killing_a_node_takes_marked_and_recorded_processes_and_nothing_else() {
+        let (_dir, layout, _file) = fixture();
+        let node_dir = layout.process_dir(NODE);
+        let sleep = || StdCommand::new("sleep").arg("60").spawn().unwrap();
+        let with = |name: &str, dir: &Path| StdCommand::new("sleep").arg("60").env(name, dir).spawn().unwrap();
+        let marked = |dir: &Path| with(NODE_DIR_VARIABLE, dir);
+        let mut new_shim = with(CONTAINER_DIR_VARIABLE, &node_dir.join("pods/c/main"));
+        let (mut shim, mut marked, mut other) =
+            (sleep(), marked(&node_dir), marked(&layout.process_dir(ProcessName::Node(2))));
+        let mut stranger = sleep();
+        let write = |uid: &str, process: ProcessRef| {
+            let dir = node_dir.join("pods").join(uid);
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("shim.json"), serde_json::to_vec(&process).unwrap()).unwrap();
+        };
+        write("a/main", process_of(&shim));
+        // The pid was taken by another process since.
+        write("b", ProcessRef { start_time: 1, ..process_of(&stranger) });
+        // A child between fork and exec still has the environment of this test: wait for the real one.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while ![&marked, &new_shim].iter().all(|&child| is_marked(&node_dir, process_of(child)))
+            && std::time::Instant::now() < deadline
+        {
+            std::thread::yield_now();
+        }
+        kill_node(&layout, NODE).unwrap();
+        assert!(![&shim, &marked, &new_shim].into_iter().any(process_of_is_alive));
+        assert!(process_of_is_alive(&other) && process_of_is_alive(&stranger));
+        for child in [&mut other, &mut stranger] {
+            child.kill().unwrap();
+        }
+        for child in [&mut shim, &mut marked, &mut new_shim, &mut other, &mut stranger] {
+            child.wait().unwrap();
+        }
+    }
+
+    fn process_of_is_alive(child: &StdChild) -> bool {
+        process_of(child).is_alive()
+    }
+}

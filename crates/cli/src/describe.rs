@@ -1,0 +1,298 @@
+//! `describe`: everything that is known of an object, for people.
+
+use api::manifest::Object;
+use api::v1;
+
+use crate::connect::Session;
+use crate::error::CliError;
+use crate::fetch;
+use crate::listing;
+use crate::observe::{events_table, exit_line, section};
+use crate::print::{self, NONE};
+use crate::resource::{Resource, Targets};
+
+/// How many of its last events are shown.
+const EVENTS_MAX: usize = 20;
+
+/// Describes objects.
+pub(crate) async fn describe(session: &Session, targets: &[String], namespace: &str) -> Result<(), CliError> {
+    let objects = match Targets::parse(targets)? {
+        Targets::Objects(objects) => objects,
+        Targets::Kinds(kinds) => {
+            let mut objects = Vec::new();
+            for resource in kinds {
+                let (_, found) = fetch::list(session, resource, namespace, "").await?;
+                objects.extend(found.iter().map(|object| (resource, object.name().to_owned())));
+            }
+            objects
+        }
+    };
+    for (index, (resource, name)) in objects.iter().enumerate() {
+        let (_, object) = fetch::get(session, *resource, namespace, name).await?;
+        if 0 < index {
+            print::line("\n");
+        }
+        show(session, &object).await?;
+        show_events(session, *resource, &object).await?;
+    }
+    Ok(())
+}
+
+async fn show(session: &Session, object: &Object) -> Result<(), CliError> {
+    show_metadata(object);
+    match object {
+        Object::Pod(pod) => show_pod(pod),
+        Object::StatefulSet(set) => show_set(set),
+        Object::PersistentVolumeClaim(claim) => show_claim(session, claim).await?,
+        Object::PersistentVolume(volume) => show_volume(volume),
+        Object::Node(node) => show_node(session, node).await?,
+        other => {
+            let mut value = serde_json::to_value(other)?;
+            if let Some(fields) = value.as_object_mut() {
+                fields.retain(|field, _| !matches!(field.as_str(), "metadata" | "kind" | "apiVersion"));
+            }
+            print::data(api::manifest::to_yaml(&value)?.as_bytes());
+        }
+    }
+    Ok(())
+}
+
+fn field(name: &str, value: impl AsRef<str>) {
+    let value = value.as_ref();
+    print::line(format!("{:<18}{}", format!("{name}:"), if value.is_empty() { NONE } else { value }));
+}
+
+fn show_metadata(object: &Object) {
+    let metadata = object.metadata().cloned().unwrap_or_default();
+    field("Name", &metadata.name);
+    if object.kind().is_namespaced {
+        field("Namespace", object.namespace());
+    }
+    field("UID", &metadata.uid);
+    field("Created", format!("{} ({} ago)", metadata.creation_timestamp, print::age(&metadata.creation_timestamp)));
+    if !metadata.deletion_timestamp.is_empty() {
+        field("Deletion asked", &metadata.deletion_timestamp);
+    }
+    field("Labels", listing::pairs(&metadata.labels));
+    if !metadata.annotations.is_empty() {
+        field("Annotations", listing::pairs(&metadata.annotations));
+    }
+    if let Some(owner) = metadata.owner_references.first() {
+        field("Controlled By", format!("{}/{}", owner.kind, owner.name));
+    }
+}
+
+fn show_pod(pod: &v1::Pod) {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let status = pod.status.clone().unwrap_or_default();
+    field("Node", &spec.node_name);
+    field("Status", listing::pod_status(pod));
+    if !status.message.is_empty() {
+        field("Message", &status.message);
+    }
+    field("IP", &status.pod_ip);
+    field("Ordinal", listing::ordinal(pod));
+    field("Incarnation", status.incarnation.to_string());
+    if let Some(hold) = &status.hold {
+        let ago = print::age(&hold.since);
+        let revision = hold.since_revision;
+        field("Held", format!("on {} since {} ({ago} ago, revision {revision})", hold.node, hold.since));
+        section("  Evidence:", hold.evidence.iter().map(|line| format!("  {line}")));
+        section("  What would end it:", hold.exits.iter().map(|exit| format!("  {}", exit_line(exit))));
+    }
+    print::line("Containers:");
+    for container in &spec.containers {
+        let found = status.container_statuses.iter().find(|status| status.name == container.name);
+        show_container(container, &found.cloned().unwrap_or_default());
+    }
+    show_conditions(&status.conditions);
+    let volume = |volume: &v1::Volume| {
+        let claim = volume.persistent_volume_claim.clone().unwrap_or_default().claim_name;
+        format!("{}: persistentvolumeclaim/{claim}", volume.name)
+    };
+    section("Volumes:", spec.volumes.iter().map(volume));
+}
+
+fn show_container(container: &v1::Container, status: &v1::ContainerStatus) {
+    print::line(format!("  {}:", container.name));
+    let field = |name: &str, value: &str| {
+        if !value.is_empty() {
+            field(&format!("    {name}"), value);
+        }
+    };
+    field("Image", &container.image);
+    field("Runs", &status.image_id);
+    field("Process", &status.container_id);
+    field("Command", &container.command.join(" "));
+    field("Args", &container.args.join(" "));
+    let state = |state: &Option<v1::ContainerState>| state.as_ref().map(state_line).unwrap_or_default();
+    field("State", &state(&status.state));
+    field("Last state", &state(&status.last_state));
+    field("Ready", if status.ready { "True" } else { "False" });
+    field("Restarts", &status.restart_count.to_string());
+    if let Some(resources) = &container.resources {
+        field("Requests", &listing::pairs(&resources.requests));
+        field("Limits", &listing::pairs(&resources.limits));
+    }
+    for mount in &container.volume_mounts {
+        field("Mount", &format!("{} from {}", mount.mount_path, mount.name));
+    }
+}
+
+fn state_line(state: &v1::ContainerState) -> String {
+    match (&state.running, &state.waiting, &state.terminated) {
+        (Some(running), ..) => format!("Running since {}", running.started_at),
+        (_, Some(waiting), _) => format!("Waiting: {} {}", waiting.reason, waiting.message).trim_end().to_owned(),
+        (.., Some(ended)) => {
+            let why = format!("{} {}", ended.reason, ended.message);
+            format!("Terminated at {}, exit code {}: {}", ended.finished_at, ended.exit_code, why.trim())
+        }
+        _ => String::new(),
+    }
+}
+
+fn show_conditions(conditions: &[v1::Condition]) {
+    if conditions.is_empty() {
+        return;
+    }
+    print::line("Conditions:");
+    let mut table = print::Table::new(["  TYPE", "STATUS", "SINCE", "REASON", "MESSAGE"]);
+    for condition in conditions {
+        table.row(vec![
+            format!("  {}", condition.r#type),
+            condition.status.clone(),
+            condition.last_transition_time.clone(),
+            condition.reason.clone(),
+            condition.message.clone(),
+        ]);
+    }
+    table.print();
+}
+
+fn show_set(set: &v1::StatefulSet) {
+    let spec = set.spec.clone().unwrap_or_default();
+    let status = set.status.clone().unwrap_or_default();
+    let (desired, there, ready) = (spec.replicas.unwrap_or(1), status.replicas, status.ready_replicas);
+    field("Replicas", format!("{desired} desired, {there} there, {ready} ready, {} updated", status.updated_replicas));
+    field("Selector", listing::pairs(&spec.selector.unwrap_or_default().match_labels));
+    field("Service", &spec.service_name);
+    field(
+        "Pod management",
+        if spec.pod_management_policy.is_empty() { "OrderedReady" } else { &spec.pod_management_policy },
+    );
+    let strategy = spec.update_strategy.unwrap_or_default();
+    let partition = strategy.rolling_update.and_then(|rolling| rolling.partition).unwrap_or(0);
+    let kind = if strategy.r#type.is_empty() { "RollingUpdate" } else { &strategy.r#type };
+    field("Update strategy", if partition == 0 { kind.to_owned() } else { format!("{kind}, partition {partition}") });
+    field("Current revision", &status.current_revision);
+    field("Update revision", &status.update_revision);
+    let template = spec.template.and_then(|template| template.spec).unwrap_or_default();
+    section(
+        "Containers:",
+        template.containers.iter().map(|container| format!("{}: {}", container.name, container.image)),
+    );
+    let claim = |claim: &v1::PersistentVolumeClaim| {
+        let name = claim.metadata.as_ref().map_or("", |metadata| &metadata.name);
+        let spec = claim.spec.clone().unwrap_or_default();
+        let size = spec.resources.unwrap_or_default().requests.get("storage").cloned().unwrap_or_default();
+        format!("{name}: {size} {} {}", spec.access_modes.join(","), spec.storage_class_name.unwrap_or_default())
+    };
+    section("Claims:", spec.volume_claim_templates.iter().map(claim));
+    show_conditions(&status.conditions);
+}
+
+async fn show_claim(session: &Session, claim: &v1::PersistentVolumeClaim) -> Result<(), CliError> {
+    let spec = claim.spec.clone().unwrap_or_default();
+    let status = claim.status.clone().unwrap_or_default();
+    field("Status", &status.phase);
+    field("Volume", &spec.volume_name);
+    field("Class", spec.storage_class_name.unwrap_or_default());
+    field("Requested", listing::pairs(&spec.resources.unwrap_or_default().requests));
+    field("Capacity", listing::pairs(&status.capacity));
+    field("Access modes", spec.access_modes.join(","));
+    let metadata = claim.metadata.clone().unwrap_or_default();
+    let (_, pods) = fetch::list(session, Resource::Pod, &metadata.namespace, "").await?;
+    let uses = |pod: &&Object| match pod {
+        Object::Pod(pod) => pod.spec.iter().flat_map(|spec| &spec.volumes).any(|volume| {
+            volume.persistent_volume_claim.as_ref().is_some_and(|source| source.claim_name == metadata.name)
+        }),
+        _ => false,
+    };
+    field("Used By", pods.iter().filter(uses).map(Object::name).collect::<Vec<_>>().join(", "));
+    show_conditions(&status.conditions);
+    Ok(())
+}
+
+fn show_volume(volume: &v1::PersistentVolume) {
+    let spec = volume.spec.clone().unwrap_or_default();
+    let status = volume.status.clone().unwrap_or_default();
+    field("Status", &status.phase);
+    if !status.message.is_empty() {
+        field("Message", &status.message);
+    }
+    let claim = spec.claim_ref.map(|claim| format!("{}/{}", claim.namespace, claim.name));
+    field("Claim", claim.unwrap_or_default());
+    field("Class", &spec.storage_class_name);
+    field("Reclaim policy", &spec.persistent_volume_reclaim_policy);
+    field("Capacity", listing::pairs(&spec.capacity));
+    field("Access modes", spec.access_modes.join(","));
+    let source = spec.csi.unwrap_or_default();
+    field("Driver", &source.driver);
+    field("Handle", &source.volume_handle);
+}
+
+async fn show_node(session: &Session, node: &v1::Node) -> Result<(), CliError> {
+    let status = node.status.clone().unwrap_or_default();
+    let info = status.node_info.clone().unwrap_or_default();
+    field("Status", listing::node_status(node));
+    field("Incarnation", status.incarnation.to_string());
+    field("Boot id", &info.boot_id);
+    field("Last heartbeat", &status.last_heartbeat_time);
+    field("Agent", &info.agent_version);
+    for address in &status.addresses {
+        field(&address.r#type, &address.address);
+    }
+    let taint = |taint: &v1::Taint| format!("{}={}:{}", taint.key, taint.value, taint.effect);
+    let taints = node.spec.iter().flat_map(|spec| &spec.taints).map(taint);
+    field("Taints", taints.collect::<Vec<_>>().join(", "));
+    field("Capacity", listing::pairs(&status.capacity));
+    field("Allocatable", listing::pairs(&status.allocatable));
+    show_conditions(&status.conditions);
+    let name = node.metadata.as_ref().map_or("", |metadata| &metadata.name);
+    let (_, pods) = fetch::list(session, Resource::Pod, "", "").await?;
+    let here = pods.iter().filter_map(|object| match object {
+        Object::Pod(pod) if pod.spec.as_ref().is_some_and(|spec| spec.node_name == name) => {
+            Some(format!("{}/{} {}", object.namespace(), object.name(), listing::pod_status(pod)))
+        }
+        _ => None,
+    });
+    section("Pods:", here);
+    Ok(())
+}
+
+async fn show_events(session: &Session, resource: Resource, object: &Object) -> Result<(), CliError> {
+    let request = v1::WatchRequest {
+        kinds: vec![resource.kind().to_owned()],
+        namespace: object.namespace().to_owned(),
+        name: object.name().to_owned(),
+        ..fetch::history()
+    };
+    let events = match fetch::past_events(session, request).await {
+        Ok(events) => events,
+        // The object is described all the same when its past is compacted.
+        Err(error) => {
+            field("Events", error.message);
+            return Ok(());
+        }
+    };
+    let last = &events[events.len().saturating_sub(EVENTS_MAX)..];
+    let table = events_table(last);
+    if last.is_empty() {
+        field("Events", "");
+    } else {
+        print::line("Events:");
+        let text = table.render(&table.widths(&[]), true);
+        text.lines().for_each(|line| print::line(format!("  {line}")));
+    }
+    Ok(())
+}

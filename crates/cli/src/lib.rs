@@ -1,0 +1,112 @@
+//! The holdfast binary: verbs, tables, the local cluster and its faults.
+//!
+//! Owns what people type and see. Never decides anything about objects: that is the servers' matter.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::args::{Cli, Rollout, Set, Verb};
+use crate::connect::Address;
+use crate::error::CliError;
+
+mod apply;
+mod args;
+mod change;
+mod child;
+pub mod cluster;
+mod connect;
+mod describe;
+mod error;
+mod fetch;
+mod get;
+mod listing;
+mod local;
+mod observe;
+mod print;
+mod resource;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    // These must run before any thread exists, and know their arguments themselves.
+    let child: Option<fn(Vec<OsString>) -> ExitCode> = match arguments.next().as_ref().and_then(|verb| verb.to_str()) {
+        Some("shim") => Some(agent::shim::run_shim),
+        Some("container-init") => Some(agent::shim::run_container_init),
+        Some("workload") => Some(agent::workload::run_workload),
+        _ => None,
+    };
+    if let Some(run) = child {
+        return run(arguments.collect());
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing can be told about a terminal that cannot be written to.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            print::error(&CliError::refused(format!("cannot start: {error}")));
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = match cli.verb {
+        // A disk that failed has an exit status of its own.
+        Verb::Server(args) => runtime.block_on(child::server(&args)),
+        _ => runtime.block_on(run(cli)).map_err(|error| {
+            let code = error.failure as u8;
+            (error, code)
+        }),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((error, code)) => {
+            print::error(&error);
+            ExitCode::from(code)
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), CliError> {
+    let address = Address::new(cli.cluster.as_deref());
+    let given_namespace = cli.namespace.as_deref();
+    let namespace = given_namespace.unwrap_or("default");
+    let id = cli.request_id.as_ref();
+    match cli.verb {
+        Verb::Up(args) => Box::pin(local::up(&args, given_namespace)).await,
+        Verb::Launcher(args) => Box::pin(local::launcher(args)).await,
+        Verb::Down(args) => local::down(&args, &address).await,
+        Verb::Status { output } => local::status(&address, output).await,
+        Verb::Fault(fault) => local::fault(&address, &fault).await,
+        Verb::Apply(args) => apply::apply(&address.connect()?, &args, given_namespace, id).await,
+        Verb::Get(args) => get::get(&address.connect()?, &args, namespace).await,
+        Verb::Describe { targets } => describe::describe(&address.connect()?, &targets, namespace).await,
+        Verb::Delete(args) => change::delete(&address.connect()?, &args, given_namespace, id).await,
+        Verb::Scale(args) => change::scale(&address.connect()?, &args, namespace, id).await,
+        Verb::Set(Set::Image { target, images }) => {
+            change::set_image(&address.connect()?, &target, &images, namespace, id).await
+        }
+        Verb::Rollout(Rollout::Status { target, watch, timeout }) => {
+            observe::rollout_status(&address.connect()?, &target, namespace, watch, timeout).await
+        }
+        Verb::Logs(args) => observe::logs(&address.connect()?, &args, namespace).await,
+        Verb::Wait(args) => observe::wait(&address.connect()?, &args, namespace).await,
+        Verb::Why { target } => observe::why(&address.connect()?, &target, namespace).await,
+        Verb::Events(args) => observe::events(&address.connect()?, &args, given_namespace).await,
+        Verb::Cordon { nodes } => change::cordon(&address.connect()?, &nodes, true, id).await,
+        Verb::Uncordon { nodes } => change::cordon(&address.connect()?, &nodes, false, id).await,
+        Verb::Agent(args) => child::agent(&args).await,
+        Verb::Server(args) => child::server(&args).await.map_err(|(error, _)| error),
+        Verb::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "holdfast", &mut script);
+            print::data(&script);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The local cluster and its state: `up`, `down`, `status`, `fault` and the launcher of `up --detach`.
+
+use std::path::{Path, PathBuf};
+
+use api::manifest::{self, Object};
+use api::v1;
+
+use crate::apply::{Given, apply_all, read_built_in, read_files, wait_ready};
+use crate::args::{Down, Fault, Launcher, Links, Output, Up, Way};
+use crate::cluster::{
+    self, Answer, ClusterFile, Control, Direction, ProcessName, Request, Running, Stopped, UpOptions,
+};
+use crate::connect::{ANSWER_MS_MAX, Address, Session};
+use crate::error::CliError;
+use crate::fetch::{self, ApplyOptions};
+use crate::listing;
+use crate::print::{self, Table};
+use crate::resource::Resource;
+
+const STORAGE_CLASSES: &str = include_str!("../../../cluster-config/storage-classes.yaml");
+/// How long a cluster may take to start.
+const READY_MS_MAX: u64 = 60_000;
+/// How long the sets of `up -f` may take to become ready.
+const SETS_READY_MS_MAX: u64 = 120_000;
+/// How long one question to a starting cluster may take.
+const PROBE_MS_MAX: u64 = 500;
+/// How long the leader's own answer is waited for before any server's is taken.
+const LEADER_MS_MAX: u64 = 2_000;
+
+/// Starts a cluster.
+pub(crate) async fn up(args: &Up, namespace: Option<&str>) -> Result<(), CliError> {
+    // What is wrong with the manifests is better told before anything is started.
+    let given = read_files(&args.files, namespace)?;
+    let options = UpOptions {
+        data_dir: args.data_dir.clone(),
+        servers: args.servers,
+        agents: args.agents,
+        images: args.images.clone(),
+        executable: None,
+        server_arguments: args.server_arguments.clone(),
+        agent_arguments: args.agent_arguments.clone(),
+    };
+    if args.detach {
+        cluster::up_detached(options, progress, READY_MS_MAX).await?;
+        let session = Address::Dir(args.data_dir.clone()).connect()?;
+        set_up(&session, &given).await?;
+        show_next(&session, &args.data_dir, true);
+        return Ok(());
+    }
+    let mut running = cluster::up(options, progress).await?;
+    if let Err(error) = become_ready(&mut running).await {
+        print::note("stopping the cluster");
+        running.down(false).await?;
+        return Err(error);
+    }
+    let session = session_of(running.cluster())?;
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::select! {
+        done = set_up(&session, &given) => match done {
+            Ok(()) => show_next(&session, &args.data_dir, false),
+            // The cluster stays, so that one can look why.
+            Err(error) => print::error(&error),
+        },
+        _ = interrupted => {}
+    }
+    running.supervise(|notice| print::note(notice.to_string())).await?;
+    print::note("the cluster is stopped; its data is kept");
+    Ok(())
+}
+
+/// The launcher of a detached cluster.
+pub(crate) async fn launcher(args: Launcher) -> Result<(), CliError> {
+    let options = UpOptions {
+        data_dir: args.data_dir,
+        servers: args.servers,
+        agents: args.agents,
+        images: args.images,
+        executable: None,
+        server_arguments: args.server_arguments,
+        agent_arguments: args.agent_arguments,
+    };
+    let mut running = cluster::up(options, progress).await?;
+    if let Err(error) = become_ready(&mut running).await {
+        running.down(false).await?;
+        return Err(error);
+    }
+    running.supervise(|notice| print::note(notice.to_string())).await?;
+    Ok(())
+}
+
+fn progress(text: &str) {
+    print::note(text);
+}
+
+fn session_of(file: &ClusterFile) -> Result<Session, CliError> {
+    Session::new(file.servers.values().map(ToString::to_string).collect())
+}
+
+async fn become_ready(running: &mut Running) -> Result<(), CliError> {
+    let session = session_of(running.cluster())?;
+    let agents = running.cluster().nodes.len();
+    print::note("waiting until the cluster is ready");
+    let is_ready = async || match fetch::status(&session, false, PROBE_MS_MAX).await {
+        Ok(status) => !status.leader.is_empty() && agents <= status.nodes_ready as usize,
+        Err(_) => false,
+    };
+    running.wait_ready(is_ready, READY_MS_MAX).await.map_err(CliError::from)
+}
+
+async fn set_up(session: &Session, given: &[Given]) -> Result<(), CliError> {
+    let options = ApplyOptions::default();
+    let mut missing = Vec::new();
+    for class in read_built_in("storage-classes.yaml", STORAGE_CLASSES) {
+        // A class that somebody changed stays as it is.
+        if fetch::find(session, Resource::Class, "", class.object().name()).await?.is_none() {
+            missing.push(class);
+        }
+    }
+    apply_all(session, &missing, &options, false).await?;
+    for (namespace, name) in apply_all(session, given, &options, true).await? {
+        wait_ready(session, &namespace, &name, SETS_READY_MS_MAX).await?;
+        print::note(format!("statefulset/{name} is ready"));
+    }
+    Ok(())
+}
+
+fn show_next(session: &Session, data_dir: &Path, is_detached: bool) {
+    let is_default = data_dir == Path::new(crate::connect::DATA_DIR);
+    let flag = if is_default { String::new() } else { format!(" --cluster {}", data_dir.display()) };
+    print::line(format!("the cluster is ready; its servers are {}", session.endpoints().join(", ")));
+    print::line("next:");
+    for command in ["status", "get all,pvc,pv -o wide", "fault partition n1"] {
+        print::line(format!("  holdfast{flag} {command}"));
+    }
+    if is_detached {
+        let flag = if is_default { String::new() } else { format!(" --data-dir {}", data_dir.display()) };
+        print::line(format!("  holdfast down{flag}"));
+    } else {
+        print::line("Ctrl-C stops the cluster and keeps its data.");
+    }
+}
+
+/// Stops the local cluster.
+pub(crate) async fn down(args: &Down, address: &Address) -> Result<(), CliError> {
+    let data_dir = match &args.data_dir {
+        Some(data_dir) => data_dir.clone(),
+        None => address.local_dir()?.to_owned(),
+    };
+    let stopped = cluster::down(&data_dir, args.purge).await?;
+    let what = match stopped {
+        Stopped::NothingRan => "no cluster was running",
+        Stopped::ByLauncher => "the cluster is stopped",
+        Stopped::WithoutLauncher => "the cluster is stopped; its launcher was gone already",
+    };
+    let data = if args.purge { "its data is removed" } else { "its data is kept" };
+    print::line(format!("{what}; {data}"));
+    Ok(())
+}
+
+/// Shows members, leader, revision, nodes and holds.
+pub(crate) async fn status(address: &Address, output: Option<Output>) -> Result<(), CliError> {
+    let session = address.connect()?;
+    let (mut reply, is_stale) = match fetch::status(&session, false, LEADER_MS_MAX).await {
+        Ok(reply) => (reply, false),
+        Err(_) => (fetch::status(&session, true, ANSWER_MS_MAX).await?, true),
+    };
+    if let Address::Dir(dir) = address {
+        show_own_addresses(&mut reply, dir)?;
+    }
+    match output {
+        Some(Output::Json) => {
+            print::data(manifest::to_json(&reply)?.as_bytes());
+            return Ok(());
+        }
+        Some(Output::Yaml) => {
+            print::data(manifest::to_yaml(&reply)?.as_bytes());
+            return Ok(());
+        }
+        Some(Output::Name | Output::Wide) | None => {}
+    }
+    if is_stale {
+        print::note(format!("warning: no leader answers; this is what {} knows", reply.answered_by));
+    }
+    show_status(&reply);
+    if !is_stale {
+        show_nodes_and_holds(&session).await?;
+    }
+    if let Address::Dir(dir) = address
+        && let Ok(mut control) = Control::connect(dir).await
+        && let Ok(local) = control.status().await
+        && !local.faults.is_empty()
+    {
+        print::line("\nfaults:");
+        local.faults.iter().for_each(|fault| print::line(format!("  {}: {}", fault.id, fault.kind)));
+    }
+    Ok(())
+}
+
+/// Servers know each other by their proxies' addresses; clients do not go through these.
+fn show_own_addresses(reply: &mut v1::StatusReply, dir: &Path) -> Result<(), CliError> {
+    let layout = cluster::Layout::open(dir).map_err(anyhow::Error::from)?;
+    if let Some(file) = ClusterFile::read(&layout)? {
+        for member in &mut reply.members {
+            if let Some(address) = file.servers.get(&member.id) {
+                member.address = address.to_string();
+            }
+        }
+    }
+    Ok(())
+}
+
+fn show_status(reply: &v1::StatusReply) {
+    let leader = if reply.leader.is_empty() { print::NONE } else { &reply.leader };
+    let digest = &reply.digest;
+    print::line(format!("cluster   {} (version {})", reply.cluster, reply.version));
+    print::line(format!("leader    {leader}, term {}", reply.term));
+    print::line(format!("revision  {}, state digest {digest}", reply.revision));
+    print::line(format!("nodes     {} of {} ready", reply.nodes_ready, reply.nodes));
+    print::line(format!("pods      {} of {} ready, {} held\n", reply.pods_ready, reply.pods, reply.pods_held));
+    let mut table = Table::new(["SERVER", "ROLE", "ADDRESS", "REACHABLE", "MATCHED"]);
+    for member in &reply.members {
+        let role = if member.leader { "leader" } else { "follower" };
+        table.row(vec![
+            member.name.clone(),
+            role.to_owned(),
+            member.address.clone(),
+            if member.reachable { "yes" } else { "no" }.to_owned(),
+            member.matched.to_string(),
+        ]);
+    }
+    table.print();
+}
+
+async fn show_nodes_and_holds(session: &Session) -> Result<(), CliError> {
+    let (_, nodes) = fetch::list(session, Resource::Node, "", "").await?;
+    if !nodes.is_empty() {
+        print::line("");
+        listing::table(Resource::Node, &nodes, listing::Layout::default()).print();
+    }
+    let (_, pods) = fetch::list(session, Resource::Pod, "", "").await?;
+    for object in &pods {
+        let Object::Pod(pod) = object else { continue };
+        if listing::is_held(pod) {
+            let hold = pod.status.clone().unwrap_or_default().hold.unwrap_or_default();
+            let (name, ago) = (object.name(), print::age(&hold.since));
+            print::line(format!("\nheld: pod/{name} on {} for {ago}; holdfast why pod/{name}", hold.node));
+        }
+    }
+    Ok(())
+}
+
+/// Breaks the local cluster, and mends it.
+pub(crate) async fn fault(address: &Address, fault: &Fault) -> Result<(), CliError> {
+    let dir: PathBuf = address.local_dir()?.to_owned();
+    let request = fault_request(fault)?;
+    let mut control = Control::connect(&dir).await?;
+    match control.ask(&request).await? {
+        Answer::Done { message } => print::line(message),
+        Answer::Faults { faults } if faults.is_empty() => print::note("no faults are active"),
+        Answer::Faults { faults } => {
+            let mut table = Table::new(["ID", "FAULT"]);
+            faults.iter().for_each(|fault| table.row(vec![fault.id.to_string(), fault.kind.to_string()]));
+            table.print();
+        }
+        other => return Err(CliError::refused(format!("the launcher answered with {other:?}"))),
+    }
+    Ok(())
+}
+
+fn fault_request(fault: &Fault) -> Result<Request, CliError> {
+    Ok(match fault {
+        Fault::Partition(links) => {
+            let (target, from, direction) = parts(links)?;
+            Request::Partition { target, from, direction, for_ms: links.for_ms }
+        }
+        Fault::Delay { links, by } => {
+            let (target, from, direction) = parts(links)?;
+            Request::Delay { target, from, direction, delay_ms: *by, for_ms: links.for_ms }
+        }
+        Fault::Heal { target } => Request::Heal { target: target.as_deref().map(process).transpose()? },
+        Fault::Kill { target } => Request::Kill { target: process(target)? },
+        Fault::Restart { target, new_boot } => Request::Restart { target: process(target)?, new_boot: *new_boot },
+        Fault::Pause { target, for_ms } => Request::Pause { target: process(target)?, for_ms: *for_ms },
+        Fault::Resume { target } => Request::Resume { target: process(target)? },
+        Fault::List => Request::List,
+        Fault::Clear => Request::Clear,
+    })
+}
+
+fn parts(links: &Links) -> Result<(ProcessName, Vec<ProcessName>, Direction), CliError> {
+    let from = links.from.iter().map(|name| process(name)).collect::<Result<_, _>>()?;
+    let direction = match links.one_way {
+        None => Direction::Both,
+        Some(Way::In) => Direction::In,
+        Some(Way::Out) => Direction::Out,
+    };
+    Ok((process(&links.target)?, from, direction))
+}
+
+fn process(name: &str) -> Result<ProcessName, CliError> {
+    ProcessName::try_from(name.to_owned()).map_err(|_| {
+        CliError::usage(format!("{name:?} is no server (s1, s2, …) and no node (n1, n2, …)")).hint("holdfast status")
+    })
+}

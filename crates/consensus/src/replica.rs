@@ -1,0 +1,359 @@
+//! The replica: turns inputs into raft calls, and what raft has ready into ordered outputs.
+//! Never waits and never fails while running; what cannot be done is reported as dropped.
+
+use std::fmt;
+
+use bytes::Bytes;
+use protobuf::Message as _;
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use raft::{INVALID_ID, RawNode, ReadOnlyOption, Ready, SnapshotStatus, StateRole};
+
+use crate::error::ConsensusError;
+use crate::interface::{Config, Input, Output};
+use crate::reads::Reads;
+use crate::record;
+use crate::recovery::{Folded, Recovered};
+use crate::store::{SnapshotMeta, Store};
+
+/// Entries in one append message. raft's own default of 0 means one entry per message.
+const MESSAGE_BYTES_MAX: u64 = 1024 * 1024;
+/// Append messages on the way to one follower.
+const INFLIGHT_MESSAGES_MAX: usize = 256;
+/// Beyond this many bytes proposed but not committed, proposals are dropped.
+const UNCOMMITTED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// One member of a Raft group.
+pub struct Replica {
+    node: RawNode<Store>,
+    seed: u64,
+    keep_entries: u64,
+    reads: Reads,
+    reported_role: Role,
+    must_record_reset: bool,
+    refused_messages: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Role {
+    term: u64,
+    leader_id: u64,
+    is_leader: bool,
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replica")
+            .field("id", &self.node.raft.id)
+            .field("role", &self.role())
+            .field("applied", &self.applied())
+            .field("last_index", &self.last_index())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Replica {
+    /// Starts a replica from what the disk still has. State is rebuilt from the snapshot by whoever drives it; committed
+    /// entries after the snapshot come out of the first step as `Committed`.
+    pub fn new(config: Config, recovered: Recovered) -> Result<Self, ConsensusError> {
+        let Config { id, voters, election_ticks, heartbeat_ticks, seed, keep_entries } = config;
+        let Folded { store, must_record_reset } = recovered.fold(voters)?;
+        let raft_config = raft::Config {
+            id,
+            election_tick: election_ticks,
+            heartbeat_tick: heartbeat_ticks,
+            applied: store.snapshot_meta().index,
+            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_inflight_msgs: INFLIGHT_MESSAGES_MAX,
+            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+            // Without these two, a member that was cut off comes back with a higher term and deposes the leader.
+            pre_vote: true,
+            check_quorum: true,
+            batch_append: true,
+            read_only_option: ReadOnlyOption::Safe,
+            ..raft::Config::default()
+        };
+        raft_config.validate().map_err(ConsensusError::Start)?;
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&raft_config, store, &logger).map_err(ConsensusError::Start)?;
+        let reads = Reads::new(id, seed, election_ticks as u64);
+        let reported_role = Role { term: node.raft.term, leader_id: INVALID_ID, is_leader: false };
+        let mut replica =
+            Self { node, seed, keep_entries, reads, reported_role, must_record_reset, refused_messages: 0 };
+        replica.pin_election_timeout();
+        Ok(replica)
+    }
+
+    /// Takes one input.
+    #[must_use]
+    pub fn step(&mut self, input: Input) -> Vec<Output> {
+        self.step_all([input])
+    }
+
+    /// Takes several inputs as a group: one record and one sync for all of them.
+    #[must_use]
+    pub fn step_all(&mut self, inputs: impl IntoIterator<Item = Input>) -> Vec<Output> {
+        let mut out = Vec::new();
+        if std::mem::take(&mut self.must_record_reset) {
+            let store = self.node.store();
+            let record = record::encode(store.hard_state(), Some(store.snapshot_meta()), &[]);
+            out.push(Output::Persist { record, must_sync: true });
+        }
+        for input in inputs {
+            self.take(input, &mut out);
+            self.pin_election_timeout();
+        }
+        self.ask_queued_reads(&mut out);
+        while self.node.has_ready() {
+            self.drain_ready(&mut out);
+            self.pin_election_timeout();
+        }
+        self.report_role(&mut out);
+        out
+    }
+
+    /// Last index given out as `Committed`, or covered by the snapshot.
+    #[must_use]
+    pub fn applied(&self) -> u64 {
+        self.node.raft.raft_log.applied()
+    }
+
+    /// Last entry in the log. The payloads of a `Propose` accepted by a leader get the indexes after it, in order.
+    #[must_use]
+    pub fn last_index(&self) -> u64 {
+        self.node.raft.raft_log.last_index()
+    }
+
+    /// Bytes of log entries that no snapshot covers yet.
+    #[must_use]
+    pub fn log_len_bytes(&self) -> u64 {
+        self.node.store().uncovered_bytes()
+    }
+
+    /// The leader of the current term, if known.
+    #[must_use]
+    pub fn leader_id(&self) -> Option<u64> {
+        Some(self.node.raft.leader_id).filter(|&id| id != INVALID_ID)
+    }
+
+    /// Current term.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.node.raft.term
+    }
+
+    /// Whether this replica leads the current term, as far as it knows.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    /// Voting members, ascending.
+    #[must_use]
+    pub fn voters(&self) -> Vec<u64> {
+        self.node.store().snapshot_meta().voters.clone()
+    }
+
+    /// The newest snapshot known to be durable; index 0 if there is none.
+    #[must_use]
+    pub fn snapshot_index(&self) -> u64 {
+        self.node.store().snapshot_meta().index
+    }
+
+    /// What describes a snapshot of the state as of `applied`. To be stored with it and handed back in `Recovered`.
+    #[must_use]
+    pub fn applied_meta(&self) -> SnapshotMeta {
+        let index = self.applied();
+        let term = self.node.store().term_at(index).expect("invariant: the applied entry is in the log or is its base");
+        SnapshotMeta { index, term, voters: self.voters() }
+    }
+
+    /// Whether the snapshot that comes with this message would bring this replica forward. Asked before its bytes are
+    /// saved; saving an older one could push a newer one out.
+    #[must_use]
+    pub fn wanted_snapshot(&self, message: &Bytes) -> Option<SnapshotMeta> {
+        let message = Message::parse_from_carllerche_bytes(message).ok()?;
+        let meta = SnapshotMeta::from_raft(message.get_snapshot().get_metadata());
+        let log = &self.node.raft.raft_log;
+        let is_current = message.get_msg_type() == MessageType::MsgSnapshot && self.term() <= message.term;
+        (is_current && log.committed < meta.index && !log.match_term(meta.index, meta.term)).then_some(meta)
+    }
+
+    /// Messages from peers that were not understood, or were not meant for this replica.
+    #[must_use]
+    pub fn refused_messages(&self) -> u64 {
+        self.refused_messages
+    }
+
+    fn take(&mut self, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Tick => {
+                let expired = self.reads.expire_on_tick();
+                out.extend(expired.into_iter().map(|ctx| Output::ReadDropped { ctx }));
+                self.node.tick();
+            }
+            Input::Message(message) => self.take_message(&message, false),
+            Input::SnapshotReceived { message } => self.take_message(&message, true),
+            Input::Propose(payloads) => self.propose(payloads, out),
+            Input::ReadIndex(ctx) => self.reads.queue(ctx),
+            Input::Unreachable(peer) => self.node.report_unreachable(peer),
+            Input::SnapshotSaved { index } => self.compact(index, out),
+            Input::SnapshotStatus { peer, ok } => {
+                let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+                self.node.report_snapshot(peer, status);
+            }
+            Input::TransferLeader(member) => self.node.transfer_leader(member),
+        }
+    }
+
+    fn take_message(&mut self, bytes: &Bytes, beside_snapshot: bool) {
+        let accepted = Message::parse_from_carllerche_bytes(bytes).ok().filter(|message| {
+            let kind = message.get_msg_type();
+            // A forwarded proposal was decided against a state that may be old. A snapshot message without its bytes
+            // would move the log forward and leave the state behind.
+            message.to == self.node.raft.id
+                && kind != MessageType::MsgPropose
+                && (kind == MessageType::MsgSnapshot) == beside_snapshot
+        });
+        let stepped = accepted.is_some_and(|message| self.node.step(message).is_ok());
+        self.refused_messages += u64::from(!stepped);
+    }
+
+    fn propose(&mut self, payloads: Vec<Bytes>, out: &mut Vec<Output>) {
+        assert!(payloads.iter().all(|payload| !payload.is_empty()), "an empty payload marks the start of a term");
+        if payloads.is_empty() {
+            return;
+        }
+        // Only the leader proposes: raft would forward on a follower.
+        let dropped = !self.is_leader() || {
+            let to_entry = |payload: &Bytes| Entry { data: payload.clone(), ..Entry::default() };
+            let mut message = Message { from: self.node.raft.id, ..Message::default() };
+            message.set_msg_type(MessageType::MsgPropose);
+            message.set_entries(payloads.iter().map(to_entry).collect::<Vec<_>>().into());
+            self.node.step(message).is_err()
+        };
+        if dropped {
+            out.push(Output::ProposalDropped { payloads });
+        }
+    }
+
+    fn compact(&mut self, index: u64, out: &mut Vec<Output>) {
+        assert!(index <= self.applied(), "snapshot at {index} is ahead of applied index {}", self.applied());
+        if index <= self.snapshot_index() {
+            return;
+        }
+        let keep_entries = self.keep_entries;
+        let store = self.node.mut_store();
+        store.compact(index, keep_entries);
+        // Older records may go now, so term and vote have to be in a newer one.
+        out.push(Output::Persist { record: record::encode(store.hard_state(), None, &[]), must_sync: true });
+    }
+
+    fn ask_queued_reads(&mut self, out: &mut Vec<Output>) {
+        let contexts = self.reads.take_queued();
+        if contexts.is_empty() {
+            return;
+        }
+        // A leader that has not committed in its term yet does not know what is committed; raft says nothing then.
+        let may_ask = self.leader_id().is_some() && (!self.is_leader() || self.node.raft.commit_to_current_term());
+        if may_ask {
+            let round = self.reads.ask(contexts);
+            self.node.read_index(round);
+        } else {
+            out.extend(contexts.into_iter().map(|ctx| Output::ReadDropped { ctx }));
+        }
+    }
+
+    /// One round of what raft has ready. raft is told at once that everything is persisted, which is true by the time
+    /// anything emitted after that is executed.
+    fn drain_ready(&mut self, out: &mut Vec<Output>) {
+        let mut ready = self.node.ready();
+        let answered: Vec<_> = ready.take_read_states().iter().flat_map(|state| self.reads.answer(state)).collect();
+        self.report_role(out);
+        // A leader may replicate before its own write is durable: its own copy counts only afterwards.
+        out.extend(ready.take_messages().into_iter().map(send));
+        self.persist(&ready, out);
+        // Votes and acknowledgements are promises, and only now can they be kept.
+        out.extend(ready.take_persisted_messages().into_iter().map(send));
+        out.extend(ready.take_committed_entries().into_iter().map(committed));
+        let mut light = self.node.advance_append(ready);
+        if let Some(commit) = light.commit_index() {
+            self.node.mut_store().set_commit(commit);
+        }
+        out.extend(light.take_messages().into_iter().map(send));
+        out.extend(light.take_committed_entries().into_iter().map(committed));
+        self.node.advance_apply();
+        out.extend(answered.into_iter().map(|(ctx, index)| Output::ReadReady { ctx, index }));
+    }
+
+    fn persist(&mut self, ready: &Ready, out: &mut Vec<Output>) {
+        let reset = (!ready.snapshot().is_empty()).then(|| SnapshotMeta::from_raft(ready.snapshot().get_metadata()));
+        if reset.is_none() && ready.entries().is_empty() && ready.hs().is_none() {
+            return;
+        }
+        let store = self.node.mut_store();
+        if let Some(meta) = reset.clone() {
+            store.install(meta);
+        }
+        store.append(ready.entries());
+        if let Some(hard_state) = ready.hs() {
+            store.set_hard_state(hard_state.clone());
+        }
+        // Entries and hard state share a record: a commit index without its entries would be fatal at the next start.
+        let record = record::encode(store.hard_state(), reset.as_ref(), ready.entries());
+        out.push(Output::Persist { record, must_sync: ready.must_sync() });
+        out.extend(reset.map(|meta| Output::InstallSnapshot { index: meta.index, term: meta.term }));
+    }
+
+    fn role(&self) -> Role {
+        Role { term: self.term(), leader_id: self.node.raft.leader_id, is_leader: self.is_leader() }
+    }
+
+    fn report_role(&mut self, out: &mut Vec<Output>) {
+        let role = self.role();
+        if role == self.reported_role {
+            return;
+        }
+        self.reported_role = role;
+        out.push(Output::Role { term: role.term, leader: self.leader_id(), is_leader: role.is_leader });
+        out.extend(self.reads.drop_all().into_iter().map(|ctx| Output::ReadDropped { ctx }));
+    }
+
+    /// raft draws a new election timeout from the thread's randomness at every role change, which would make two runs
+    /// of the same inputs differ. The drawn value is not looked at before the next tick, so replacing it is enough.
+    /// It depends on the term, or two members with equal timeouts would split the vote for ever.
+    fn pin_election_timeout(&mut self) {
+        let raft = &mut self.node.raft;
+        let base_ticks = raft.election_timeout();
+        let spread = mix(self.seed ^ mix(raft.id) ^ mix(mix(raft.term))) % base_ticks as u64;
+        raft.set_randomized_election_timeout(
+            base_ticks + usize::try_from(spread).expect("invariant: below base_ticks"),
+        );
+    }
+}
+
+fn send(message: Message) -> Output {
+    let bytes = Bytes::from(message.write_to_bytes().expect("invariant: raft messages have no required fields"));
+    if message.get_msg_type() == MessageType::MsgSnapshot {
+        let index = message.get_snapshot().get_metadata().index;
+        return Output::SendSnapshot { to: message.to, message: bytes, index };
+    }
+    Output::Send { to: message.to, message: bytes }
+}
+
+fn committed(entry: Entry) -> Output {
+    assert_eq!(
+        entry.get_entry_type(),
+        EntryType::EntryNormal,
+        "entry {} is of a kind never proposed here",
+        entry.index
+    );
+    Output::Committed { index: entry.index, term: entry.term, payload: entry.data }
+}
+
+/// The finalizer of splitmix64: spreads the bits of small numbers.
+const fn mix(value: u64) -> u64 {
+    let mixed = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}

@@ -1,0 +1,446 @@
+//! The brain itself: takes inputs in groups, decides, proposes, applies and answers. Knows no transport and no disk.
+
+mod agents;
+
+use crate::io::{AppliedBatch, CallError, Config, Input, Output, RecoverError, Recovered, SnapshotBytes};
+use crate::leader::{Answer, CALLS_MAX, Call, Leader, Submitted, Waiter};
+use crate::lease::Moment;
+use crate::read::{Reads, Waiting};
+use crate::session::Sessions;
+use bytes::Bytes;
+use consensus::{Input as ReplicaInput, Output as ReplicaOutput, Replica, SnapshotMeta};
+use domain::agent::ToAgent;
+use domain::id::{NodeName, Revision};
+use domain::{Batch, Command, Rejection, Request, State, touched_nodes};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// A peer that was silent for so long is shown as unreachable.
+const PEER_SILENCE_MS: u64 = 2_000;
+
+/// One server's brain.
+#[derive(Debug)]
+pub struct Control {
+    config: Config,
+    replica: Replica,
+    /// Committed and applied here.
+    state: State,
+    applied: u64,
+    /// The same on every server: batches that came too late for their base and did nothing.
+    skipped_batches: u64,
+    leader_id: Option<u64>,
+    leader: Option<Leader>,
+    calls: VecDeque<Call>,
+    reads: Reads,
+    sessions: Sessions,
+    /// Nodes whose agents may have to hear something.
+    touched: BTreeSet<NodeName>,
+    snapshots: Snapshots,
+    peers_heard: BTreeMap<u64, u64>,
+    at: Moment,
+    raft_inputs: Vec<ReplicaInput>,
+    out: Vec<Output>,
+}
+
+/// When to write the next snapshot.
+#[derive(Debug, Default)]
+struct Snapshots {
+    is_writing: bool,
+    entries: u64,
+    bytes: u64,
+    /// A snapshot of the leader, between its arrival and its place in the log.
+    received: Option<(SnapshotMeta, State)>,
+    /// Durable since the last step.
+    compacted: Option<u64>,
+}
+
+/// How a server sees itself and its group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// The server.
+    pub id: u64,
+    /// Its term.
+    pub term: u64,
+    /// Who leads, if known.
+    pub leader: Option<u64>,
+    /// The last log entry applied here.
+    pub applied: u64,
+    /// The revision of the state here.
+    pub revision: Revision,
+    /// The other servers heard lately.
+    pub reachable: Vec<u64>,
+    /// Batches that did nothing because their base had passed.
+    pub skipped_batches: u64,
+}
+
+impl Control {
+    /// Continues from what the disk still has; entries after the snapshot come out of the first step.
+    ///
+    /// # Errors
+    /// Something durable is missing or wrong.
+    pub fn recover(config: Config, recovered: Recovered) -> Result<Self, RecoverError> {
+        let Recovered { records, snapshot } = recovered;
+        let mut state = State::default();
+        let mut meta = None;
+        if let Some(SnapshotBytes { index, term, bytes }) = snapshot {
+            state = api::codec::decode(&bytes).map_err(|source| RecoverError::Snapshot { index, source })?;
+            meta = Some(SnapshotMeta { index, term, voters: config.voters.clone() });
+        }
+        let applied = meta.as_ref().map_or(0, |meta| meta.index);
+        let replica_config = consensus::Config {
+            election_ticks: config.election_ticks,
+            heartbeat_ticks: config.peer_heartbeat_ticks,
+            keep_entries: config.keep_entries,
+            ..consensus::Config::new(config.id, config.voters.clone(), config.seed)
+        };
+        let replica = Replica::new(replica_config, consensus::Recovered { records, snapshot: meta })?;
+        Ok(Self {
+            config,
+            replica,
+            state,
+            applied,
+            skipped_batches: 0,
+            leader_id: None,
+            leader: None,
+            calls: VecDeque::new(),
+            reads: Reads::default(),
+            sessions: Sessions::default(),
+            touched: BTreeSet::new(),
+            snapshots: Snapshots::default(),
+            peers_heard: BTreeMap::new(),
+            at: Moment::default(),
+            raft_inputs: Vec::new(),
+            out: Vec::new(),
+        })
+    }
+
+    /// The committed state, as far as it is applied here.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// How this server sees itself and its group.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let is_recent = |heard_at_ms: u64| self.at.now_ms < heard_at_ms + PEER_SILENCE_MS;
+        Status {
+            id: self.config.id,
+            term: self.replica.term(),
+            leader: self.leader_id,
+            applied: self.applied,
+            revision: self.state.revision,
+            reachable: self.peers_heard.iter().filter(|(_, at)| is_recent(**at)).map(|(peer, _)| *peer).collect(),
+            skipped_batches: self.skipped_batches,
+        }
+    }
+
+    /// Takes everything that came since the last step as one group: one proposal, one record, one sync, one question
+    /// for all reads. `now_ms` only goes up; `wall_ms` is since 1970.
+    #[must_use]
+    pub fn step(&mut self, now_ms: u64, wall_ms: u64, inputs: Vec<Input>) -> Vec<Output> {
+        let slept_ms = now_ms.saturating_sub(self.at.now_ms);
+        self.at = Moment { now_ms, wall_ms };
+        if let Some(leader) = &mut self.leader
+            && self.config.grace_ms < slept_ms
+        {
+            leader.leases.restart(self.at);
+        }
+        for input in inputs {
+            self.take(input);
+        }
+        self.settle();
+        self.tell_agents();
+        if let Some(index) = self.snapshots.compacted.take() {
+            self.out.push(Output::Compacted { index });
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Tick => self.on_tick(),
+            Input::PeerMessages { from, messages } => {
+                self.peers_heard.insert(from, self.at.now_ms);
+                self.raft_inputs.extend(messages.into_iter().map(ReplicaInput::Message));
+            }
+            Input::PeerUnreachable { peer } => self.raft_inputs.push(ReplicaInput::Unreachable(peer)),
+            Input::SnapshotReceived { message, bytes } => self.on_snapshot(message, bytes),
+            Input::SnapshotWritten { index } => {
+                self.snapshots.is_writing = false;
+                self.snapshots.compacted = Some(index);
+                self.raft_inputs.push(ReplicaInput::SnapshotSaved { index });
+            }
+            Input::SnapshotSent { to, ok } => self.raft_inputs.push(ReplicaInput::SnapshotStatus { peer: to, ok }),
+            Input::Call { ticket, request } => self.on_call(Waiter::Call(ticket), request),
+            Input::Read { ticket, stale: true } => {
+                self.out.push(Output::ReadReady { ticket, state: self.state.clone() });
+            }
+            Input::Read { ticket, stale: false } => {
+                if !self.reads.gather(Waiting::Read(ticket)) {
+                    self.out.push(Output::Replied { ticket, result: Err(CallError::Overloaded) });
+                }
+            }
+            Input::AgentOpened { session } => self.on_agent_opened(session),
+            Input::AgentFrame { session, frame } => self.on_agent_frame(session, frame),
+            Input::AgentClosed { session } => self.sessions.close(session),
+        }
+    }
+
+    fn on_tick(&mut self) {
+        self.raft_inputs.push(ReplicaInput::Tick);
+        let Some(leader) = &mut self.leader else { return };
+        let Some(draft) = leader.draft() else { return };
+        if draft.ripening().next().is_some() {
+            self.calls.push_back(Call::own("clock", Command::PassTime));
+        }
+        for silence in leader.leases.take_silent(self.at.now_ms) {
+            let Some(node) = self.state.nodes.get(&silence.node) else { continue };
+            let (incarnation, heard_at_ms) = (node.incarnation, silence.heard_at_ms);
+            let command = Command::NoteSilence { node: silence.node, incarnation, heard_at_ms };
+            self.calls.push_back(Call::own("leases", command));
+        }
+    }
+
+    fn on_call(&mut self, waiter: Waiter, request: Request) {
+        if self.leader.is_none() {
+            self.give_up(waiter);
+        } else if CALLS_MAX <= self.calls.len() {
+            self.refuse_overload(waiter);
+        } else {
+            self.calls.push_back(Call { waiter, request });
+        }
+    }
+
+    fn on_snapshot(&mut self, message: Bytes, bytes: Bytes) {
+        // Whether it is wanted depends on everything that came before it.
+        self.settle();
+        if let Some(meta) = self.replica.wanted_snapshot(&message) {
+            // One that cannot be read is as good as one that never came: the leader sends another.
+            let Ok(state) = api::codec::decode(&bytes) else { return };
+            self.out.push(Output::SaveSnapshot(SnapshotBytes { index: meta.index, term: meta.term, bytes }));
+            self.snapshots.received = Some((meta, state));
+        }
+        self.raft_inputs.push(ReplicaInput::SnapshotReceived { message });
+        self.settle();
+        self.snapshots.received = None;
+    }
+
+    /// Proposes and applies until nothing more follows from what is here.
+    fn settle(&mut self) {
+        loop {
+            self.decide_calls();
+            if let Some(context) = self.reads.ask() {
+                self.raft_inputs.push(ReplicaInput::ReadIndex(context));
+            }
+            if self.raft_inputs.is_empty() {
+                return;
+            }
+            let outputs = self.replica.step_all(std::mem::take(&mut self.raft_inputs));
+            for output in outputs {
+                self.on_replica(output);
+            }
+            for waiting in self.reads.take_ready(self.applied) {
+                match waiting {
+                    Waiting::Read(ticket) => {
+                        self.out.push(Output::ReadReady { ticket, state: self.state.clone() });
+                    }
+                    Waiting::Answer(waiter, answer) => self.answer(waiter, answer),
+                }
+            }
+        }
+    }
+
+    /// Decides what waits, and proposes all of it at once.
+    fn decide_calls(&mut self) {
+        let mut payloads = Vec::new();
+        while let Some(leader) = &mut self.leader
+            && leader.may_decide()
+            && let Some(call) = self.calls.pop_front()
+        {
+            match leader.submit(call, self.at.wall_ms) {
+                Submitted::Batch(payload) => payloads.push(payload),
+                Submitted::Attached => {}
+                Submitted::Settled(waiter, answer) => self.answer_confirmed(waiter, answer),
+            }
+        }
+        if !payloads.is_empty() {
+            self.raft_inputs.push(ReplicaInput::Propose(payloads));
+        }
+    }
+
+    /// Answers once a quorum agrees that this server still led when it decided.
+    fn answer_confirmed(&mut self, waiter: Waiter, answer: Answer) {
+        if waiter == Waiter::Nobody {
+            return;
+        }
+        if !self.reads.gather(Waiting::Answer(waiter.clone(), answer)) {
+            self.refuse_overload(waiter);
+        }
+    }
+
+    fn on_replica(&mut self, output: ReplicaOutput) {
+        match output {
+            ReplicaOutput::Send { to, message } => self.out.push(Output::Send { to, message }),
+            ReplicaOutput::Persist { record, must_sync } => self.out.push(Output::Persist { record, must_sync }),
+            ReplicaOutput::SendSnapshot { to, message, index } => {
+                self.out.push(Output::SendSnapshot { to, message, index });
+            }
+            ReplicaOutput::InstallSnapshot { index, term } => self.install(index, term),
+            ReplicaOutput::Committed { index, term, payload } => self.on_committed(index, term, &payload),
+            ReplicaOutput::ReadReady { ctx, index } => self.reads.confirm(ctx, index),
+            ReplicaOutput::ReadDropped { ctx } => {
+                for waiting in self.reads.drop_asked(ctx) {
+                    match waiting {
+                        Waiting::Read(ticket) => self.give_up(Waiter::Call(ticket)),
+                        Waiting::Answer(waiter, _) => self.give_up(waiter),
+                    }
+                }
+            }
+            ReplicaOutput::ProposalDropped { payloads } => {
+                let Some(leader) = &mut self.leader else { return };
+                for dropped in leader.take_back(payloads.len(), &self.state) {
+                    self.give_up(dropped.waiter);
+                    dropped.answers.into_iter().for_each(|(waiter, _)| self.give_up(waiter));
+                }
+            }
+            ReplicaOutput::Role { term, leader, is_leader } => self.on_role(term, leader, is_leader),
+        }
+    }
+
+    fn on_role(&mut self, term: u64, leader: Option<u64>, is_leader: bool) {
+        self.leader_id = leader;
+        self.out.push(Output::Role { term, leader, is_leader });
+        let goes_on = is_leader && self.leader.as_ref().is_some_and(|current| current.term == term);
+        if goes_on {
+            return;
+        }
+        if let Some(former) = self.leader.take() {
+            self.lose_leadership(former);
+        }
+        if is_leader {
+            let silence_max_ms = self.config.lease_ms + self.config.grace_ms;
+            self.leader = Some(Leader::new(term, silence_max_ms, self.at));
+        }
+    }
+
+    fn lose_leadership(&mut self, former: Leader) {
+        for in_flight in former.into_in_flight() {
+            if let Waiter::Call(ticket) = in_flight.waiter {
+                self.out.push(Output::Replied { ticket, result: Err(CallError::OutcomeUnknown) });
+            }
+            in_flight.answers.into_iter().for_each(|(waiter, _)| self.give_up(waiter));
+        }
+        for call in std::mem::take(&mut self.calls) {
+            self.give_up(call.waiter);
+        }
+        for session in self.sessions.take_all() {
+            self.redirect(session);
+        }
+        self.touched.clear();
+    }
+
+    fn on_committed(&mut self, index: u64, term: u64, payload: &Bytes) {
+        self.applied = index;
+        self.snapshots.entries += 1;
+        self.snapshots.bytes += payload.len() as u64;
+        if payload.is_empty() {
+            self.on_term_begun(term);
+        } else {
+            match self.leader.as_mut().and_then(|leader| leader.take_committed(term)) {
+                Some(own) => {
+                    let revision = own.batch.base.0 + own.batch.events.len() as u64;
+                    let reply = crate::Reply { revision: Revision(revision), changed: true };
+                    assert!(self.apply(own.batch), "a leader's own batch follows the state it was decided on");
+                    self.answer(own.waiter, Ok(reply));
+                    own.answers.into_iter().for_each(|(waiter, answer)| self.answer(waiter, answer));
+                }
+                None => {
+                    let batch = api::codec::decode::<Batch>(payload).unwrap_or_else(|error| {
+                        panic!("entry {index} of the log is not one that this version knows: {error}")
+                    });
+                    self.apply(batch);
+                }
+            }
+        }
+        self.write_snapshot_if_due(index, term);
+    }
+
+    fn on_term_begun(&mut self, term: u64) {
+        let Some(leader) = self.leader.as_mut().filter(|leader| leader.term == term) else { return };
+        leader.begin(&self.state);
+        if self.state.revision == Revision(0) {
+            let cluster = self.config.cluster.clone();
+            self.calls.push_front(Call::own("server", Command::FormCluster { cluster }));
+        }
+    }
+
+    /// Applies a batch, unless it was decided on a state that never came to be.
+    fn apply(&mut self, batch: Batch) -> bool {
+        let before = self.state.clone();
+        if !self.state.apply_batch(&batch) {
+            self.skipped_batches += 1;
+            return false;
+        }
+        if self.leader.is_some() {
+            self.touched.extend(touched_nodes(&before, &self.state, &batch));
+        }
+        self.out.push(Output::Published(Arc::new(AppliedBatch { batch, state: self.state.clone() })));
+        true
+    }
+
+    fn write_snapshot_if_due(&mut self, index: u64, term: u64) {
+        let is_due = self.config.snapshot_entries <= self.snapshots.entries
+            || self.config.snapshot_bytes <= self.snapshots.bytes;
+        if is_due && !self.snapshots.is_writing {
+            self.snapshots = Snapshots { is_writing: true, ..Snapshots::default() };
+            self.out.push(Output::WriteSnapshot { index, term, state: self.state.clone() });
+        }
+    }
+
+    fn install(&mut self, index: u64, term: u64) {
+        let (meta, state) = self.snapshots.received.take().expect("invariant: only a received snapshot is installed");
+        assert_eq!((meta.index, meta.term), (index, term), "the snapshot that was received is the one installed");
+        self.state = state;
+        self.applied = index;
+        self.snapshots = Snapshots { is_writing: self.snapshots.is_writing, ..Snapshots::default() };
+        self.snapshots.compacted = Some(index);
+        self.out.push(Output::Restored { state: self.state.clone() });
+    }
+
+    fn answer(&mut self, waiter: Waiter, answer: Answer) {
+        match (waiter, answer) {
+            (Waiter::Call(ticket), answer) => {
+                self.out.push(Output::Replied { ticket, result: answer.map_err(CallError::Rejected) });
+            }
+            (Waiter::Register { session, node }, Ok(_)) => self.finish_registration(session, &node),
+            (Waiter::Register { session, .. }, Err(rejection)) => {
+                self.say(session, ToAgent::Refused { reason: rejection.to_string() });
+                self.close(session);
+            }
+            (Waiter::Report { session, .. }, Err(Rejection::IncarnationSuperseded { .. })) => self.redirect(session),
+            (Waiter::Report { session, number }, _) => self.say(session, ToAgent::ReportAcked { number }),
+            (Waiter::Heartbeat { session, sent_at_ms }, _) => {
+                self.say(session, ToAgent::HeartbeatAcked { sent_at_ms });
+            }
+            (Waiter::Nobody, _) => {}
+        }
+    }
+
+    /// Ends a wait without an answer; nothing was done.
+    fn give_up(&mut self, waiter: Waiter) {
+        match waiter {
+            Waiter::Call(ticket) => self.out.push(Output::NotLeader { ticket, leader: self.leader_id }),
+            Waiter::Register { session, .. } => self.redirect(session),
+            // Agents repeat both.
+            Waiter::Report { .. } | Waiter::Heartbeat { .. } | Waiter::Nobody => {}
+        }
+    }
+
+    fn refuse_overload(&mut self, waiter: Waiter) {
+        match waiter {
+            Waiter::Call(ticket) => self.out.push(Output::Replied { ticket, result: Err(CallError::Overloaded) }),
+            other => self.give_up(other),
+        }
+    }
+}

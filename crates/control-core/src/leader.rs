@@ -1,0 +1,154 @@
+//! What only a leader has: the draft, the batches in flight, the nodes' leases. Thrown away with the leadership.
+
+use crate::io::Reply;
+use crate::lease::{Leases, Moment};
+use bytes::Bytes;
+use domain::id::NodeName;
+use domain::{Batch, Command, Draft, Outcome, Rejection, Request, State};
+use std::collections::VecDeque;
+
+/// How many batches may be proposed and not yet applied.
+pub const IN_FLIGHT_MAX: usize = 4_096;
+/// How many calls may wait to be decided.
+pub const CALLS_MAX: usize = 16_384;
+
+/// Who waits for what becomes of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Waiter {
+    /// A call, by its ticket.
+    Call(u64),
+    /// An agent's session that begins.
+    Register { session: u64, node: NodeName },
+    /// An agent's report.
+    Report { session: u64, number: u64 },
+    /// An agent's heartbeat.
+    Heartbeat { session: u64, sent_at_ms: u64 },
+    /// Nobody.
+    Nobody,
+}
+
+/// What became of a request.
+pub(crate) type Answer = Result<Reply, Rejection>;
+
+/// A request that is to be decided.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) waiter: Waiter,
+    pub(crate) request: Request,
+}
+
+impl Call {
+    /// A request of the leader itself.
+    pub(crate) fn own(actor: &str, command: Command) -> Self {
+        let request = Request { actor: actor.into(), id: None, expected: None, command };
+        Self { waiter: Waiter::Nobody, request }
+    }
+}
+
+/// A batch that was proposed, and who gets an answer once it is applied.
+#[derive(Clone, Debug)]
+pub(crate) struct InFlight {
+    pub(crate) batch: Batch,
+    /// Who asked for the batch itself.
+    pub(crate) waiter: Waiter,
+    /// Answers that relied on the draft with this batch.
+    pub(crate) answers: Vec<(Waiter, Answer)>,
+}
+
+/// What deciding a request led to.
+#[derive(Debug)]
+pub(crate) enum Submitted {
+    /// A batch to be proposed.
+    Batch(Bytes),
+    /// Nothing to propose; answered with the batches in flight.
+    Attached,
+    /// Nothing to propose, and nothing in flight: this answer relies on committed state.
+    Settled(Waiter, Answer),
+}
+
+/// One leadership.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    pub(crate) term: u64,
+    /// Present once all entries of earlier terms are applied.
+    draft: Option<Draft>,
+    in_flight: VecDeque<InFlight>,
+    pub(crate) leases: Leases,
+}
+
+impl Leader {
+    pub(crate) fn new(term: u64, silence_max_ms: u64, at: Moment) -> Self {
+        Self { term, draft: None, in_flight: VecDeque::new(), leases: Leases::new(silence_max_ms, at) }
+    }
+
+    /// Begins to decide: everything that was committed before this term is in `state`.
+    pub(crate) fn begin(&mut self, state: &State) {
+        self.draft = Some(Draft::new(state.clone()));
+        self.watch_nodes(state);
+    }
+
+    fn watch_nodes(&mut self, state: &State) {
+        for (name, node) in &state.nodes {
+            if node.unreachable.is_none() {
+                self.leases.watch(name);
+            }
+        }
+    }
+
+    /// The state with everything in flight, once this leader decides.
+    pub(crate) fn draft(&self) -> Option<&State> {
+        self.draft.as_ref().map(Draft::state)
+    }
+
+    /// Whether another request may be decided now.
+    pub(crate) fn may_decide(&self) -> bool {
+        self.draft.is_some() && self.in_flight.len() < IN_FLIGHT_MAX
+    }
+
+    /// Decides a request.
+    pub(crate) fn submit(&mut self, call: Call, wall_ms: u64) -> Submitted {
+        let Call { waiter, request } = call;
+        let draft = self.draft.as_mut().expect("invariant: asked only when it may decide");
+        let answer = match draft.submit(&request, wall_ms) {
+            Ok(Outcome::Committed(batch)) => {
+                let payload = Bytes::from(api::codec::encode(&batch));
+                self.in_flight.push_back(InFlight { batch, waiter, answers: Vec::new() });
+                return Submitted::Batch(payload);
+            }
+            Ok(Outcome::Unchanged(revision)) => Ok(Reply { revision, changed: false }),
+            Ok(Outcome::Repeat(revision)) => Ok(Reply { revision, changed: true }),
+            Err(rejection) => Err(rejection),
+        };
+        match self.in_flight.back_mut() {
+            Some(last) => {
+                last.answers.push((waiter, answer));
+                Submitted::Attached
+            }
+            None => Submitted::Settled(waiter, answer),
+        }
+    }
+
+    /// The batch that an entry of `term` must be: entries of one's own term commit in the order of their proposal.
+    pub(crate) fn take_committed(&mut self, term: u64) -> Option<InFlight> {
+        if term == self.term { self.in_flight.pop_front() } else { None }
+    }
+
+    /// Takes back the last `count` batches, which raft did not accept, and decides on from what is left.
+    pub(crate) fn take_back(&mut self, count: usize, committed: &State) -> Vec<InFlight> {
+        let kept = self.in_flight.len().checked_sub(count).expect("invariant: only what is in flight is taken back");
+        let dropped = self.in_flight.split_off(kept);
+        let mut state = committed.clone();
+        for in_flight in &self.in_flight {
+            assert!(state.apply_batch(&in_flight.batch), "batches in flight follow each other");
+        }
+        self.draft = Some(Draft::new(state));
+        // The end of a lease may have been among them, and is noted only once.
+        self.watch_nodes(committed);
+        dropped.into()
+    }
+
+    /// Ends the leadership; what was in flight is undecided.
+    pub(crate) fn into_in_flight(self) -> VecDeque<InFlight> {
+        self.in_flight
+    }
+}

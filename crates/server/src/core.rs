@@ -1,0 +1,152 @@
+//! The handle on the core that everything else holds: cheap to clone, and the only way to ask it for anything.
+
+use control_core::watch::Ring;
+use control_core::{CallError, Input, Reply, Status};
+use domain::agent::ToAgent;
+use domain::id::Revision;
+use domain::{Request, State};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// How many inputs may wait for the core; whoever has another one waits too.
+pub(crate) const INPUTS_MAX: usize = 16_384;
+
+/// What the core's thread is asked for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// An input as it is.
+    Input(Input),
+    /// A call, and where to answer.
+    Call { request: Request, reply: oneshot::Sender<Answer> },
+    /// A read, and where to answer.
+    Read { stale: bool, reply: oneshot::Sender<Answer> },
+    /// An agent connected; what it is to hear goes here.
+    AgentOpened { session: u64, frames: mpsc::Sender<ToAgent> },
+    /// The disk failed in the background.
+    Failed(crate::ServerError),
+    /// The end.
+    Stop,
+}
+
+/// What a call or read led to.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// The call was carried out.
+    Done(Reply),
+    /// The read's state.
+    State(Box<State>),
+    /// The call was not carried out, or that is not known.
+    Failed(CallError),
+    /// Ask the leader.
+    NotLeader { leader: Option<u64> },
+}
+
+/// The newest applied state and how the server sees its group.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Latest {
+    pub(crate) state: State,
+    pub(crate) status: Status,
+}
+
+/// The core's thread is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this server is stopping")]
+pub(crate) struct Stopped;
+
+/// The handle.
+#[derive(Clone, Debug)]
+pub(crate) struct Core {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    commands: mpsc::Sender<Command>,
+    latest: watch::Sender<Latest>,
+    ring: Mutex<Ring>,
+    is_tick_waiting: AtomicBool,
+    last_session: AtomicU64,
+}
+
+impl Core {
+    pub(crate) fn new(commands: mpsc::Sender<Command>, latest: Latest) -> Self {
+        let ring = Ring::new(latest.state.revision, control_core::watch::EVENTS_MAX);
+        let shared = Shared {
+            commands,
+            latest: watch::Sender::new(latest),
+            ring: Mutex::new(ring),
+            is_tick_waiting: AtomicBool::new(false),
+            last_session: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Hands an input over, and waits while there is no room.
+    pub(crate) async fn send(&self, input: Input) -> Result<(), Stopped> {
+        self.command(Command::Input(input)).await
+    }
+
+    /// Says that time passed, unless that waits to be noticed already: a core that was busy must not be hurried through
+    /// all the ticks that it missed.
+    pub(crate) async fn tick(&self) -> Result<(), Stopped> {
+        if self.shared.is_tick_waiting.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.send(Input::Tick).await
+    }
+
+    pub(crate) fn note_tick(&self) {
+        self.shared.is_tick_waiting.store(false, Ordering::Release);
+    }
+
+    /// Asks this server alone to carry out a request.
+    pub(crate) async fn call(&self, request: Request) -> Result<Answer, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Call { request, reply }).await?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Asks this server once for the state.
+    pub(crate) async fn read(&self, stale: bool) -> Result<Answer, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Read { stale, reply }).await?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Opens an agent's session.
+    pub(crate) async fn open_session(&self, frames: mpsc::Sender<ToAgent>) -> Result<u64, Stopped> {
+        let session = self.shared.last_session.fetch_add(1, Ordering::Relaxed) + 1;
+        self.command(Command::AgentOpened { session, frames }).await?;
+        Ok(session)
+    }
+
+    /// The state here, once it has reached a revision.
+    pub(crate) async fn state_at(&self, revision: Revision) -> Result<State, Stopped> {
+        let mut latest = self.subscribe();
+        let reached = latest.wait_for(|latest| revision <= latest.state.revision).await.map_err(|_| Stopped)?;
+        Ok(reached.state.clone())
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.shared.latest.borrow().status.clone()
+    }
+
+    /// Changes whenever the state or the role does.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Latest> {
+        self.shared.latest.subscribe()
+    }
+
+    pub(crate) fn publish(&self, latest: Latest) {
+        self.shared.latest.send_replace(latest);
+    }
+
+    /// The recent past. Held only for as long as it takes to look.
+    pub(crate) fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) async fn command(&self, command: Command) -> Result<(), Stopped> {
+        self.shared.commands.send(command).await.map_err(|_| Stopped)
+    }
+}

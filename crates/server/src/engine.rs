@@ -1,0 +1,266 @@
+//! The core's thread: drains what waits, lets the core decide, executes what it says, in order. Decides nothing.
+
+use crate::core::{Answer, Command, Core, Latest};
+use crate::peers::Outboxes;
+use crate::snapshots::Snapshots;
+use crate::{ServerConfig, ServerError};
+use bytes::Bytes;
+use consensus::Retention;
+use control_core::{CallError, Control, Input, Output, Recovered, SnapshotBytes};
+use domain::agent::ToAgent;
+use journal::{DirDisk, Journal, Ledger, Options, Seq, SnapshotStore};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::{mpsc, oneshot};
+
+/// How many inputs one step takes: enough to share a sync between all that wait, and not so many that ticks starve.
+const STEP_INPUTS_MAX: usize = 8_192;
+
+/// Everything that the core's thread owns.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    control: Control,
+    journal: Journal<DirDisk>,
+    retention: Retention,
+    commands: mpsc::Receiver<Command>,
+    core: Core,
+    snapshots: Snapshots,
+    outboxes: Outboxes,
+    tickets: BTreeMap<u64, oneshot::Sender<Answer>>,
+    last_ticket: u64,
+    agents: BTreeMap<u64, mpsc::Sender<ToAgent>>,
+    /// Inputs that came of executing outputs; they go first.
+    own_inputs: Vec<Input>,
+    started_at: Instant,
+    /// Held while the process lives: no other process may use the directory.
+    _owner: Ledger<DirDisk>,
+}
+
+/// What was on the disk, ready to run.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    control: Control,
+    journal: Journal<DirDisk>,
+    retention: Retention,
+    store: SnapshotStore<DirDisk>,
+    owner: Ledger<DirDisk>,
+}
+
+impl Opened {
+    /// Reads everything back from the disk.
+    pub(crate) fn open(config: &ServerConfig) -> Result<Self, ServerError> {
+        let owner = claim_directory(config)?;
+        let store = SnapshotStore::open(open_dir(&config.data_dir.join("snapshots"))?)?;
+        let options = Options { segment_bytes_max: config.segment_bytes_max };
+        let (journal, recovered) = Journal::open(open_dir(&config.data_dir.join("journal"))?, options)?;
+        if let Some(torn) = &recovered.torn_tail {
+            tracing::warn!(file = torn.file, offset = torn.offset, bytes = torn.bytes, "cleared an interrupted write");
+        }
+        let mut retention = Retention::default();
+        for (seq, record) in &recovered.records {
+            retention.note(seq.0, record).map_err(|error| ServerError::Record(format!("{seq}: {error}")))?;
+        }
+        let snapshot = store.latest()?.map(|s| SnapshotBytes { index: s.index, term: s.term, bytes: s.bytes.into() });
+        let records = recovered.records.into_iter().map(|(_, record)| record).collect();
+        let control = Control::recover(config.for_core(draw_seed()?), Recovered { records, snapshot })?;
+        Ok(Self { control, journal, retention, store, owner })
+    }
+
+    /// The state as of the snapshot; later entries follow with the first step.
+    pub(crate) fn latest(&self) -> Latest {
+        Latest { state: self.control.state().clone(), status: self.control.status() }
+    }
+
+    /// Starts everything that the core's thread relies on. Called within the runtime.
+    pub(crate) fn into_engine(
+        self,
+        config: &ServerConfig,
+        core: Core,
+        commands: mpsc::Receiver<Command>,
+    ) -> Result<Engine, ServerError> {
+        let snapshots = Snapshots::spawn(self.store, core.clone())?;
+        let outboxes = Outboxes::spawn(config, &core, &snapshots)?;
+        Ok(Engine {
+            control: self.control,
+            journal: self.journal,
+            retention: self.retention,
+            commands,
+            core,
+            snapshots,
+            outboxes,
+            tickets: BTreeMap::new(),
+            last_ticket: 0,
+            agents: BTreeMap::new(),
+            own_inputs: Vec::new(),
+            started_at: Instant::now(),
+            _owner: self.owner,
+        })
+    }
+}
+
+impl Engine {
+    /// Runs until told to stop, or until the disk fails.
+    pub(crate) fn run(mut self) -> Result<(), ServerError> {
+        let mut waiting = Vec::new();
+        loop {
+            let mut inputs = std::mem::take(&mut self.own_inputs);
+            // What came of executing does not wait for somebody else to come.
+            if inputs.is_empty() && self.commands.blocking_recv_many(&mut waiting, STEP_INPUTS_MAX) == 0 {
+                return Ok(());
+            }
+            while waiting.len() < STEP_INPUTS_MAX
+                && let Ok(command) = self.commands.try_recv()
+            {
+                waiting.push(command);
+            }
+            for command in waiting.drain(..) {
+                match command {
+                    Command::Stop => return Ok(()),
+                    Command::Failed(error) => return Err(error),
+                    other => inputs.push(self.register(other)),
+                }
+            }
+            let outputs = self.control.step(self.now_ms(), wall_ms(), inputs);
+            let has_news = !outputs.is_empty();
+            for output in outputs {
+                self.execute(output)?;
+            }
+            if has_news {
+                self.publish();
+            }
+        }
+    }
+
+    /// Keeps where to answer, and makes an input of a command.
+    fn register(&mut self, command: Command) -> Input {
+        match command {
+            Command::Input(Input::Tick) => {
+                self.core.note_tick();
+                Input::Tick
+            }
+            Command::Input(input) => input,
+            Command::Call { request, reply } => Input::Call { ticket: self.issue(reply), request },
+            Command::Read { stale, reply } => Input::Read { ticket: self.issue(reply), stale },
+            Command::AgentOpened { session, frames } => {
+                self.agents.insert(session, frames);
+                Input::AgentOpened { session }
+            }
+            Command::Stop | Command::Failed(_) => unreachable!("handled by the loop"),
+        }
+    }
+
+    fn issue(&mut self, reply: oneshot::Sender<Answer>) -> u64 {
+        self.last_ticket += 1;
+        self.tickets.insert(self.last_ticket, reply);
+        self.last_ticket
+    }
+
+    fn execute(&mut self, output: Output) -> Result<(), ServerError> {
+        match output {
+            Output::Send { to, message } => self.outboxes.send(to, message),
+            Output::Persist { record, must_sync } => self.persist(&record, must_sync)?,
+            Output::SaveSnapshot(snapshot) => self.snapshots.save(snapshot)?,
+            Output::SendSnapshot { to, message, index } => self.outboxes.send_snapshot(to, message, index),
+            Output::WriteSnapshot { index, term, state } => self.snapshots.write(index, term, state)?,
+            Output::Compacted { index } => {
+                if let Some(first) = self.retention.first_needed(index) {
+                    self.journal.drop_prefix(Seq(first))?;
+                }
+            }
+            Output::Replied { ticket, result } => {
+                self.answer(ticket, result.map_or_else(Answer::Failed, Answer::Done));
+            }
+            Output::NotLeader { ticket, leader } => self.answer(ticket, Answer::NotLeader { leader }),
+            Output::ReadReady { ticket, state } => self.answer(ticket, Answer::State(Box::new(state))),
+            Output::Published(applied) => self.core.ring().push(applied),
+            Output::Restored { state } => {
+                tracing::info!(revision = state.revision.0, "the state was replaced by the leader's snapshot");
+                self.core.ring().reset(state.revision);
+            }
+            Output::ToAgent { session, frame } => self.tell(session, frame),
+            Output::CloseAgent { session } => {
+                self.agents.remove(&session);
+            }
+            Output::Role { term, leader, is_leader } => tracing::info!(term, leader, is_leader, "role"),
+        }
+        Ok(())
+    }
+
+    fn persist(&mut self, record: &Bytes, must_sync: bool) -> Result<(), ServerError> {
+        let seq = self.journal.append(record)?;
+        if must_sync {
+            self.journal.sync()?;
+        }
+        self.retention.note(seq.0, record).map_err(|error| ServerError::Record(format!("{seq}: {error}")))?;
+        Ok(())
+    }
+
+    /// Whoever asked may have given up since.
+    fn answer(&mut self, ticket: u64, answer: Answer) {
+        if let Some(reply) = self.tickets.remove(&ticket) {
+            let _ = reply.send(answer);
+        }
+    }
+
+    /// An agent that does not keep up loses its connection; it comes again and gets everything at once.
+    fn tell(&mut self, session: u64, frame: ToAgent) {
+        let Some(frames) = self.agents.get(&session) else { return };
+        if frames.try_send(frame).is_err() {
+            self.agents.remove(&session);
+            self.own_inputs.push(Input::AgentClosed { session });
+        }
+    }
+
+    fn publish(&self) {
+        let status = self.control.status();
+        self.core.publish(Latest { state: self.control.state().clone(), status });
+    }
+
+    fn now_ms(&self) -> u64 {
+        millis(self.started_at.elapsed())
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for (_, reply) in std::mem::take(&mut self.tickets) {
+            let _ = reply.send(Answer::Failed(CallError::OutcomeUnknown));
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis)
+}
+
+fn open_dir(path: &Path) -> Result<DirDisk, ServerError> {
+    DirDisk::open(path).map_err(|source| ServerError::Directory { path: path.to_owned(), source })
+}
+
+/// Notes whose directory this is, and refuses another's: a server must never vote with somebody else's memory.
+fn claim_directory(config: &ServerConfig) -> Result<Ledger<DirDisk>, ServerError> {
+    let mut ledger = Ledger::open(open_dir(&config.data_dir)?, "owner")?;
+    let own = format!("server {} of cluster {}", config.id, config.cluster_id);
+    match ledger.load()? {
+        None => ledger.save(own.as_bytes())?,
+        Some(owner) if owner == own.as_bytes() => {}
+        Some(owner) => {
+            let owner = String::from_utf8_lossy(&owner).into_owned();
+            return Err(ServerError::OtherOwner { path: config.data_dir.clone(), owner, own });
+        }
+    }
+    Ok(ledger)
+}
+
+fn draw_seed() -> Result<u64, ServerError> {
+    use std::io::Read as _;
+    let mut bytes = [0; 8];
+    let mut random = std::fs::File::open("/dev/urandom").map_err(ServerError::System)?;
+    random.read_exact(&mut bytes).map_err(ServerError::System)?;
+    Ok(u64::from_le_bytes(bytes))
+}

@@ -1,0 +1,138 @@
+//! Puts a server together, runs it, and takes it apart.
+
+use crate::agents::AgentService;
+use crate::core::{Command, Core, INPUTS_MAX};
+use crate::engine::{Engine, Opened};
+use crate::forward::Forward;
+use crate::peers::{Channels, KEEPALIVE, PeerService};
+use crate::services::{self, Api};
+use crate::{ServerConfig, ServerError, agents, peers};
+use api::internal::agents_server::AgentsServer;
+use api::internal::peer_server::PeerServer;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+/// Runs a server until `shutdown` is ready or the disk fails. Connections that are open then end with the runtime: the
+/// process should exit.
+///
+/// # Errors
+/// It could not start, or could not go on; [`ServerError::exit_code`] says how the process should end.
+pub async fn serve(config: ServerConfig, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
+    config.check()?;
+    let config = Arc::new(config);
+    // Nobody is answered before everything that was promised is read back.
+    let to_open = Arc::clone(&config);
+    let opened = tokio::task::spawn_blocking(move || Opened::open(&to_open)).await;
+    let opened = opened.map_err(|_| ServerError::CoreStopped)??;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| ServerError::Listen { address: config.listen, source })?;
+
+    let (commands, waiting) = mpsc::channel(INPUTS_MAX);
+    let core = Core::new(commands, opened.latest());
+    let engine = opened.into_engine(&config, core.clone(), waiting)?;
+    let mut engine_end = spawn_engine(engine)?;
+    let ticking = tokio::spawn(tick(core.clone(), config.tick_ms));
+
+    tracing::info!(id = config.id, listen = %config.listen, "serving");
+    let outcome = tokio::select! {
+        () = shutdown => Ok(()),
+        outcome = answer(&config, &core, listener) => outcome,
+        ended = &mut engine_end => {
+            ticking.abort();
+            return ended.map_or(Err(ServerError::CoreStopped), |outcome| outcome.and(Err(ServerError::CoreStopped)));
+        }
+    };
+    ticking.abort();
+    // It may have ended already, which is what is wanted.
+    let _ = core.command(Command::Stop).await;
+    let ended = engine_end.await.unwrap_or(Err(ServerError::CoreStopped));
+    outcome.and(ended)
+}
+
+/// Starts the core's thread. Its end is reported, also if it is a panic.
+fn spawn_engine(engine: Engine) -> Result<oneshot::Receiver<Result<(), ServerError>>, ServerError> {
+    let (end, ended) = oneshot::channel();
+    let run = move || {
+        let outcome = engine.run();
+        if let Err(error) = &outcome {
+            tracing::error!(error = error as &dyn std::error::Error, "the server cannot go on");
+        }
+        // Nobody listens only when the process is ending anyway.
+        let _ = end.send(outcome);
+    };
+    std::thread::Builder::new().name("core".to_owned()).spawn(run).map_err(ServerError::System)?;
+    Ok(ended)
+}
+
+async fn tick(core: Core, tick_ms: u64) {
+    let mut interval = tokio::time::interval(Duration::from_millis(tick_ms));
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        if core.tick().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Answers everybody.
+async fn answer(config: &Arc<ServerConfig>, core: &Core, listener: TcpListener) -> Result<(), ServerError> {
+    let channels = Channels::new(config)?;
+    let forward = Forward::new(config.id, core.clone(), channels.clone());
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let announcing = announce_health(core.clone(), health);
+    let peer =
+        PeerServer::new(PeerService::new(config, forward.clone())).max_decoding_message_size(peers::MESSAGE_BYTES_MAX);
+    let agents =
+        AgentsServer::new(AgentService::new(core.clone())).max_decoding_message_size(agents::MESSAGE_BYTES_MAX);
+    let api = Api::new(Arc::clone(config), forward, channels);
+    let routes = Routes::new(health_service).add_service(peer).add_service(agents);
+    let reflection = "the descriptors that this program was built from";
+    let routes = services::add_all(routes, &api)
+        .add_service(reflection_builder().build_v1().expect(reflection))
+        .add_service(reflection_builder().build_v1alpha().expect(reflection));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let serving = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .add_routes(routes)
+        .serve_with_incoming(incoming);
+    tokio::select! {
+        outcome = serving => outcome.map_err(ServerError::Transport),
+        () = announcing => Ok(()),
+    }
+}
+
+/// Healthy is a server that knows who leads: it can take any call.
+async fn announce_health(core: Core, health: HealthReporter) {
+    let mut latest = core.subscribe();
+    let mut was_healthy = None;
+    loop {
+        let is_healthy = latest.borrow_and_update().status.leader.is_some();
+        if was_healthy != Some(is_healthy) {
+            was_healthy = Some(is_healthy);
+            let status = if is_healthy { ServingStatus::Serving } else { ServingStatus::NotServing };
+            health.set_service_status("", status).await;
+        }
+        if latest.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Describes what is public, and health.
+fn reflection_builder() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(api::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}

@@ -1,0 +1,372 @@
+//! What clients ask to be changed: checked as far as that can be done without the state, then carried out.
+
+use super::{key_of, name_of};
+use crate::forward::Forward;
+use crate::status;
+use api::convert::{FieldError, claim_onto, replicas_from_wire, volume_onto};
+use domain::id::{RequestId, Revision};
+use domain::{Command, Draft, Request, State};
+use std::time::SystemTime;
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+/// How often a change that builds on what was read is made anew because somebody else was faster.
+const READ_AGAIN_MAX: usize = 16;
+const REQUEST_ID_BYTES_MAX: usize = 128;
+/// A year: no stop is worth waiting for longer.
+const GRACE_SECONDS_MAX: u64 = 365 * 24 * 3_600;
+const REVISION_MOVED: &str = "RevisionMoved";
+
+/// A change.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    /// `None`: the client gave no name.
+    id: Option<RequestId>,
+    expected: Option<Revision>,
+    is_dry_run: bool,
+    needs: Needs,
+    command: Command,
+}
+
+/// What has to be read before the command is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    /// The set's present number of replicas: the client named none.
+    Replicas,
+    /// What the server filled in, which a client sends back without asking for it.
+    Known,
+    /// Whether the pod is still the one that the client means.
+    Uid(String),
+}
+
+/// A change that was carried out.
+#[derive(Clone, Debug)]
+pub(super) struct Done {
+    /// The revision that it led to.
+    pub(super) revision: Revision,
+    /// A state that has it.
+    pub(super) state: State,
+}
+
+impl Change {
+    fn new(id: &str, expected: Option<u64>, command: Command) -> Result<Self, Status> {
+        if REQUEST_ID_BYTES_MAX < id.len() || !id.bytes().all(|b| b.is_ascii_graphic()) {
+            let rule = format!("must be at most {REQUEST_ID_BYTES_MAX} visible ASCII characters");
+            return Err(status::invalid("request_id", &rule));
+        }
+        let id = (!id.is_empty()).then(|| RequestId::new(id));
+        Ok(Self { id, expected: expected.map(Revision), is_dry_run: false, needs: Needs::Nothing, command })
+    }
+
+    /// Carries it out, and waits until it is seen here as well.
+    pub(super) async fn carry_out(&self, forward: &Forward, until: Instant) -> Result<Done, Status> {
+        if self.is_dry_run {
+            return self.rehearse(&forward.read(false, until).await?);
+        }
+        let mut attempt_count = 0;
+        loop {
+            let request = match self.needs {
+                Needs::Nothing => self.request(self.command.clone(), self.expected),
+                _ => self.complete(&forward.read(false, until).await?)?,
+            };
+            attempt_count += 1;
+            match forward.change(request, until).await {
+                Ok((reply, state)) => return Ok(Done { revision: reply.revision, state }),
+                Err(why) if self.may_read_again(&why) && attempt_count < READ_AGAIN_MAX => {}
+                Err(why) => return Err(why),
+            }
+        }
+    }
+
+    /// Whether it was refused only because what was read for it had changed.
+    fn may_read_again(&self, why: &Status) -> bool {
+        self.needs != Needs::Nothing && self.expected.is_none() && status::reason(why) == REVISION_MOVED
+    }
+
+    fn request(&self, command: Command, expected: Option<Revision>) -> Request {
+        Request { actor: "user".into(), id: self.id.clone(), expected, command }
+    }
+
+    /// The whole command, as of `state`; it is refused if what it builds on was changed in between.
+    fn complete(&self, state: &State) -> Result<Request, Status> {
+        let mut command = self.command.clone();
+        // A request that was carried out before is answered from memory, whatever became of its object.
+        if self.id.as_ref().is_some_and(|id| state.requests.contains_key(id)) {
+            return Ok(self.request(command, self.expected));
+        }
+        let mut seen = None;
+        match (&self.needs, &mut command) {
+            (Needs::Replicas, Command::ApplySet { set, spec, .. }) => {
+                let known = state.sets.get(set);
+                seen = Some(known.map_or(Revision(0), |known| known.meta.modified));
+                spec.replicas = known.map_or(spec.replicas, |known| known.spec.replicas);
+            }
+            (Needs::Known, Command::ApplyClaim { claim, spec, .. }) => {
+                if let Some(known) = state.claims.get(claim) {
+                    *spec = claim_onto(known, spec.clone());
+                }
+            }
+            (Needs::Known, Command::ApplyVolume { volume, spec, .. }) => {
+                if let Some(known) = state.volumes.get(volume) {
+                    *spec = volume_onto(known, spec.clone());
+                }
+            }
+            (Needs::Uid(uid), Command::DeletePod { pod, .. }) => {
+                if let Some(known) = state.pods.get(pod) {
+                    seen = Some(known.meta.modified);
+                    check_uid(pod.name.as_str(), uid, &domain::uid_text(&state.cluster, known.meta.uid))?;
+                }
+            }
+            _ => {}
+        }
+        Ok(self.request(command, self.expected.or(seen)))
+    }
+
+    /// Decides it on a copy of the state: nothing is changed, and everything is refused that would be.
+    fn rehearse(&self, state: &State) -> Result<Done, Status> {
+        let mut draft = Draft::new(state.clone());
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let at_ms = state.at_ms.max(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
+        draft.submit(&self.complete(state)?, at_ms).map_err(|rejection| status::rejected(&rejection))?;
+        Ok(Done { revision: state.revision, state: draft.state().clone() })
+    }
+}
+
+fn check_uid(pod: &str, expected: &str, actual: &str) -> Result<(), Status> {
+    if expected == actual {
+        return Ok(());
+    }
+    let message = format!("pod \"{pod}\" has uid {actual}, not {expected}: it is another pod of that name");
+    Err(status::status(Code::Aborted, "UidMoved", message, &[("uid", actual.to_owned())]))
+}
+
+fn refused(error: &FieldError) -> Status {
+    status::invalid(&error.path, &error.rule)
+}
+
+/// The object of an apply, which must be there.
+fn given<T>(object: Option<&T>) -> Result<&T, Status> {
+    object.ok_or_else(|| status::invalid("object", "must be given"))
+}
+
+impl TryFrom<&api::v1::ApplyStatefulSetRequest> for Change {
+    type Error = Status;
+
+    fn try_from(request: &api::v1::ApplyStatefulSetRequest) -> Result<Self, Status> {
+        let object = given(request.object.as_ref())?;
+        let (set, labels, annotations, spec) = api::convert::set_from_wire(object).map_err(|error| refused(&error))?;
+        let names_replicas = object.spec.as_ref().is_some_and(|spec| spec.replicas.is_some());
+        let command = Command::ApplySet { set, labels, annotations, spec };
+        let change = Self::new(&request.request_id, request.expected_revision, command)?;
+        let needs = if names_replicas { Needs::Nothing } else { Needs::Replicas };
+        Ok(Self { is_dry_run: request.dry_run, needs, ..change })
+    }
+}
+
+impl TryFrom<&api::v1::ScaleStatefulSetRequest> for Change {
+    type Error = Status;
+
+    fn try_from(request: &api::v1::ScaleStatefulSetRequest) -> Result<Self, Status> {
+        let count = |field, value| replicas_from_wire(value, field).map_err(|error| refused(&error));
+        let set = key_of(&request.namespace, &request.name)?;
+        let replicas = count("replicas", request.replicas)?;
+        let current = request.current_replicas.map(|current| count("current_replicas", current)).transpose()?;
+        Self::new(&request.request_id, request.expected_revision, Command::ScaleSet { set, replicas, current })
+    }
+}
+
+impl TryFrom<&api::v1::DeleteStatefulSetRequest> for Change {
+    type Error = Status;
+
+    fn try_from(request: &api::v1::DeleteStatefulSetRequest) -> Result<Self, Status> {
+        let set = key_of(&request.namespace, &request.name)?;
+        let command = Command::DeleteSet { set, orphan: request.orphan };
+        Self::new(&request.request_id, request.expected_revision, command)
+    }
+}
+
+impl TryFrom<&api::v1::DeletePodRequest> for Change {
+    type Error = Status;
+
+    fn try_from(request: &api::v1::DeletePodRequest) -> Result<Self, Status> {
+        let grace_ms = |seconds: i64| -> Result<u64, Status> {
+            let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds <= GRACE_SECONDS_MAX);
+            let rule = format!("must be from 0 to {GRACE_SECONDS_MAX}");
+            Ok(1_000 * seconds.ok_or_else(|| status::invalid("grace_period_seconds", &rule))?)
+        };
+        let command = Command::DeletePod {
+            pod: key_of(&request.namespace, &request.name)?,
+            grace_ms: request.grace_period_seconds.map(grace_ms).transpose()?,
+            force: request.force,
+        };
+        let change = Self::new(&request.request_id, request.expected_revision, command)?;
+        let needs = if request.uid.is_empty() { Needs::Nothing } else { Needs::Uid(request.uid.clone()) };
+        Ok(Self { needs, ..change })
+    }
+}
+
+impl TryFrom<&api::v1::ApplyClaimRequest> for Change {
+    type Error = Status;
+
+    fn try_from(request: &api::v1::ApplyClaimRequest) -> Result<Self, Status> {
+        let object = given(request.object.as_ref())?;
+        let (claim, labels, spec) = api::convert::claim_from_wire(object).map_err(|error| refused(&error))?;
+        let needs = if spec.volume.is_some() { Needs::Known } else { Needs::Nothing };
+        let command = Command::ApplyClaim { claim, labels, spec };
+        let change = Self::new(&request.request_id, request.expected_revision, command)?;
+        Ok(Self { is_dry_run: request.dry_run, needs, ..change })
+    }
+}
+
+impl TryFrom<&api::v1::ApplyVolumeRequest> for Change {
+    type Error = Status;
+
+    fn try_from(request: &api::v1::ApplyVolumeRequest) -> Result<Self, Status> {
+        let object = given(request.object.as_ref())?;
+        let (volume, labels, spec) = api::convert::volume_from_wire(object).map_err(|error| refused(&error))?;
+        let command = Command::ApplyVolume { volume, labels, spec };
+        let change = Self::new(&request.request_id, request.expected_revision, command)?;
+        Ok(Self { is_dry_run: request.dry_run, needs: Needs::Known, ..change })
+    }
+}
+
+impl TryFrom<&api::v1::ApplyClassRequest> for Change {
+    type Error = Status;
+
+    fn try_from(request: &api::v1::ApplyClassRequest) -> Result<Self, Status> {
+        let object = given(request.object.as_ref())?;
+        let (class, spec) = api::convert::class_from_wire(object).map_err(|error| refused(&error))?;
+        let command = Command::ApplyClass { class, spec };
+        let change = Self::new(&request.request_id, request.expected_revision, command)?;
+        Ok(Self { is_dry_run: request.dry_run, ..change })
+    }
+}
+
+impl TryFrom<&api::v1::ApplyServiceRequest> for Change {
+    type Error = Status;
+
+    fn try_from(request: &api::v1::ApplyServiceRequest) -> Result<Self, Status> {
+        let object = given(request.object.as_ref())?;
+        let (service, labels, annotations, spec) =
+            api::convert::service_from_wire(object).map_err(|error| refused(&error))?;
+        let command = Command::ApplyService { service, labels, annotations, spec };
+        let change = Self::new(&request.request_id, request.expected_revision, command)?;
+        Ok(Self { is_dry_run: request.dry_run, ..change })
+    }
+}
+
+/// Deletions whose requests look the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Deleted {
+    Claim,
+    Volume,
+    Class,
+    Service,
+}
+
+impl Change {
+    pub(super) fn delete(kind: Deleted, request: &api::v1::DeleteRequest) -> Result<Self, Status> {
+        let name = name_of(&request.name)?;
+        let command = match kind {
+            Deleted::Claim => Command::DeleteClaim { claim: key_of(&request.namespace, name)? },
+            Deleted::Volume => Command::DeleteVolume { volume: name.into() },
+            Deleted::Class => Command::DeleteClass { class: name.into() },
+            Deleted::Service => Command::DeleteService { service: key_of(&request.namespace, name)? },
+        };
+        Self::new(&request.request_id, request.expected_revision, command)
+    }
+
+    pub(super) fn cordon(request: &api::v1::NodeRequest) -> Result<Self, Status> {
+        let command = Command::CordonNode { node: name_of(&request.name)?.into() };
+        Self::new(&request.request_id, request.expected_revision, command)
+    }
+
+    pub(super) fn uncordon(request: &api::v1::NodeRequest) -> Result<Self, Status> {
+        let command = Command::UncordonNode { node: name_of(&request.name)?.into() };
+        Self::new(&request.request_id, request.expected_revision, command)
+    }
+
+    pub(super) fn remove_node(request: &api::v1::NodeRequest) -> Result<Self, Status> {
+        let command = Command::RemoveNode { node: name_of(&request.name)?.into() };
+        Self::new(&request.request_id, request.expected_revision, command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::v1::{ApplyStatefulSetRequest, DeletePodRequest, ScaleStatefulSetRequest};
+    use domain::id::{Key, Uid};
+    use domain::object::{Pod, Set};
+    use std::sync::Arc;
+
+    fn delete_pod(uid: &str) -> Change {
+        let request = DeletePodRequest { name: "web-0".to_owned(), uid: uid.to_owned(), ..DeletePodRequest::default() };
+        Change::try_from(&request).unwrap()
+    }
+
+    fn with_pod() -> State {
+        let mut pod = Pod::default();
+        (pod.meta.uid, pod.meta.modified) = (Uid(7), Revision(9));
+        let mut state = State::default();
+        (state.revision, state.cluster) = (Revision(9), "c".into());
+        state.pods.insert(Key::new("default", "web-0"), Arc::new(pod));
+        state
+    }
+
+    #[test]
+    fn a_pod_is_deleted_by_uid_only_while_it_is_as_it_was_seen() {
+        let state = with_pod();
+        let uid = domain::uid_text(&state.cluster, Uid(7));
+        assert_eq!(delete_pod(&uid).complete(&state).unwrap().expected, Some(Revision(9)));
+        let why = delete_pod("another").complete(&state).unwrap_err();
+        assert_eq!((why.code(), status::reason(&why)), (Code::Aborted, "UidMoved"));
+    }
+
+    #[test]
+    fn a_request_that_was_carried_out_before_is_not_checked_again() {
+        let mut state = with_pod();
+        state.requests.insert("r1".into(), Revision(3));
+        let change = Change { id: Some("r1".into()), ..delete_pod("another") };
+        assert_eq!(change.complete(&state).unwrap().expected, None);
+    }
+
+    #[test]
+    fn replicas_that_are_not_named_stay_as_they_are() {
+        let set = Key::new("default", "web");
+        let (labels, annotations) = Default::default();
+        let spec = domain::spec::SetSpec { replicas: 1, ..Default::default() };
+        let command = Command::ApplySet { set: set.clone(), labels, annotations, spec };
+        let change = Change { needs: Needs::Replicas, ..Change::new("r1", None, command).unwrap() };
+        let mut state = State::default();
+        let replicas = |state: &State| match change.complete(state).unwrap() {
+            Request { command: Command::ApplySet { spec, .. }, expected, .. } => (spec.replicas, expected),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(replicas(&state), (1, Some(Revision(0))));
+        let mut known = Set::default();
+        (known.spec.replicas, known.meta.modified) = (5, Revision(4));
+        state.sets.insert(set, Arc::new(known));
+        assert_eq!(replicas(&state), (5, Some(Revision(4))));
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_refused_with_its_field() {
+        let scale = ScaleStatefulSetRequest { name: "web".to_owned(), replicas: -1, ..Default::default() };
+        let grace = DeletePodRequest { name: "web-0".to_owned(), grace_period_seconds: Some(-1), ..Default::default() };
+        let id = DeletePodRequest { name: "web-0".to_owned(), request_id: "a b".to_owned(), ..Default::default() };
+        let table = [
+            ("object", Change::try_from(&ApplyStatefulSetRequest::default())),
+            ("name", Change::try_from(&DeletePodRequest::default())),
+            ("replicas", Change::try_from(&scale)),
+            ("grace_period_seconds", Change::try_from(&grace)),
+            ("request_id", Change::try_from(&id)),
+        ];
+        for (field, change) in table {
+            let why = change.unwrap_err();
+            assert_eq!(why.code(), Code::InvalidArgument, "{field}");
+            assert!(why.message().starts_with(field), "{field}: {}", why.message());
+        }
+    }
+}

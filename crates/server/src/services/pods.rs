@@ -1,0 +1,64 @@
+//! Pods: looked at and deleted.
+
+use super::change::Change;
+use super::selector::Filter;
+use super::{Api, delete_reply, key_of};
+use crate::forward::deadline;
+use crate::status;
+use api::convert::pod_to_wire;
+use api::v1::{
+    DeletePodRequest, DeleteReply, GetRequest, ListPodsReply, ListRequest, LogsReply, LogsRequest, PodReply,
+    pods_server,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(super) struct Pods(pub(super) Api);
+
+#[tonic::async_trait]
+impl pods_server::Pods for Pods {
+    type LogsStream = ReceiverStream<Result<LogsReply, Status>>;
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<PodReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        let key = key_of(&request.namespace, &request.name)?;
+        let state = self.0.read(request.stale, until).await?;
+        let pod = state.pods.get(&key).ok_or_else(|| status::not_found("pod", key.name.as_str()))?;
+        let object = Some(pod_to_wire(&state, &key, pod));
+        Ok(Response::new(PodReply { revision: state.revision.0, object }))
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListPodsReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        let filter = Filter::new(&request)?;
+        let state = self.0.read(request.stale, until).await?;
+        let mut shown: Vec<_> = state.pods.iter().filter(|(key, pod)| filter.shows(key, &pod.meta.labels)).collect();
+        // By name alone, web-10 would come before web-2.
+        shown.sort_by_key(|(key, pod)| (&key.namespace, &pod.set, pod.ordinal));
+        let items = shown.into_iter().map(|(key, pod)| pod_to_wire(&state, key, pod)).collect();
+        Ok(Response::new(ListPodsReply { revision: state.revision.0, items }))
+    }
+
+    async fn delete(&self, request: Request<DeletePodRequest>) -> Result<Response<DeleteReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        let key = key_of(&request.namespace, &request.name)?;
+        let done = self.0.carry_out(Change::try_from(&request), until).await?;
+        // A pod of this name that is not stopping is the next one.
+        let is_gone = done.state.pods.get(&key).is_none_or(|pod| pod.deletion.is_none());
+        Ok(Response::new(delete_reply(&done, is_gone)))
+    }
+
+    async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let request = request.into_inner();
+        key_of(&request.namespace, &request.name)?;
+        Err(logs_are_at_the_node())
+    }
+}
+
+/// Agents have the logs, and no way is built yet from here to them.
+fn logs_are_at_the_node() -> Status {
+    let message = "servers do not serve logs yet: the agent keeps them in its data directory on the pod's node";
+    status::status(tonic::Code::Unimplemented, "LogsNotServed", message, &[])
+}

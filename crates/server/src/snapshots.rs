@@ -1,0 +1,98 @@
+//! The thread that owns the snapshot files: encoding and writing a state takes long, and the core must go on meanwhile.
+
+use crate::ServerError;
+use crate::core::{Command, Core};
+use bytes::Bytes;
+use control_core::{Input, SnapshotBytes};
+use domain::State;
+use journal::{DirDisk, FileError, SnapshotStore};
+use tokio::sync::{mpsc, oneshot};
+
+/// How many jobs may wait.
+const JOBS_MAX: usize = 16;
+
+#[derive(Debug)]
+enum Job {
+    Write { index: u64, term: u64, state: Box<State> },
+    Save { snapshot: SnapshotBytes, done: oneshot::Sender<Result<(), FileError>> },
+    Read { index: u64, found: oneshot::Sender<Option<Bytes>> },
+}
+
+/// The handle on the thread, which ends when the last handle is gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshots {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Snapshots {
+    /// Starts the thread. Called within the runtime.
+    pub(crate) fn spawn(store: SnapshotStore<DirDisk>, core: Core) -> Result<Self, ServerError> {
+        let (jobs, waiting) = mpsc::channel(JOBS_MAX);
+        // The core may wait for this thread, so this thread must never wait for the core: the runtime does.
+        let runtime = tokio::runtime::Handle::current();
+        let tell = move |command| {
+            let core = core.clone();
+            drop(runtime.spawn(async move { core.command(command).await }));
+        };
+        let run = move || work(store, waiting, &tell);
+        std::thread::Builder::new().name("snapshots".to_owned()).spawn(run).map_err(ServerError::System)?;
+        Ok(Self { jobs })
+    }
+
+    /// Begins to write a state; the core hears when it is durable. Called from the core's thread.
+    pub(crate) fn write(&self, index: u64, term: u64, state: State) -> Result<(), ServerError> {
+        self.jobs
+            .blocking_send(Job::Write { index, term, state: Box::new(state) })
+            .map_err(|_| ServerError::CoreStopped)
+    }
+
+    /// Makes a received snapshot durable. Called from the core's thread.
+    pub(crate) fn save(&self, snapshot: SnapshotBytes) -> Result<(), ServerError> {
+        let (done, outcome) = oneshot::channel();
+        self.jobs.blocking_send(Job::Save { snapshot, done }).map_err(|_| ServerError::CoreStopped)?;
+        outcome.blocking_recv().map_err(|_| ServerError::CoreStopped)??;
+        Ok(())
+    }
+
+    /// The bytes of a snapshot, if it is still there.
+    pub(crate) async fn read(&self, index: u64) -> Option<Bytes> {
+        let (found, answer) = oneshot::channel();
+        self.jobs.send(Job::Read { index, found }).await.ok()?;
+        answer.await.ok()?
+    }
+}
+
+fn work(mut store: SnapshotStore<DirDisk>, mut waiting: mpsc::Receiver<Job>, tell: &dyn Fn(Command)) {
+    while let Some(job) = waiting.blocking_recv() {
+        match job {
+            Job::Write { index, term, state } => {
+                let bytes = api::codec::encode(&*state);
+                match store.save(index, term, &bytes) {
+                    Ok(()) => {
+                        tracing::info!(index, bytes = bytes.len(), revision = state.revision.0, "snapshot written");
+                        tell(Command::Input(Input::SnapshotWritten { index }));
+                    }
+                    Err(error) => tell(Command::Failed(error.into())),
+                }
+            }
+            // Nobody listens only when the server is stopping.
+            Job::Save { snapshot, done } => {
+                let _ = done.send(store.save(snapshot.index, snapshot.term, &snapshot.bytes));
+            }
+            Job::Read { index, found } => {
+                let _ = found.send(read(&store, index));
+            }
+        }
+    }
+}
+
+fn read(store: &SnapshotStore<DirDisk>, index: u64) -> Option<Bytes> {
+    let id = store.list().ok()?.into_iter().find(|id| id.index == index)?;
+    match store.read(id) {
+        Ok(snapshot) => Some(snapshot.bytes.into()),
+        Err(error) => {
+            tracing::error!(index, error = &error as &dyn std::error::Error, "a snapshot cannot be read");
+            None
+        }
+    }
+}

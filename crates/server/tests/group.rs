@@ -1,0 +1,286 @@
+//! Three servers of one group, in this process, on loopback and real directories.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+use api::internal::AgentFrame;
+use api::internal::agents_client::AgentsClient;
+use api::v1::cluster_client::ClusterClient;
+use api::v1::history_client::HistoryClient;
+use api::v1::stateful_sets_client::StatefulSetsClient;
+use api::v1::{
+    ApplyStatefulSetRequest, CommitRequest, GetRequest, ScaleStatefulSetRequest, StatusReply, StatusRequest,
+    WatchRequest, commit_request::Mutation,
+};
+use domain::agent::{FromAgent, ToAgent};
+use domain::event::Registration;
+use server::{ServerConfig, serve};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Running {
+    stop: oneshot::Sender<()>,
+    end: std::thread::JoinHandle<Result<(), server::ServerError>>,
+}
+
+struct Group {
+    directory: TempDir,
+    addresses: BTreeMap<u64, SocketAddr>,
+    running: BTreeMap<u64, Running>,
+}
+
+impl Group {
+    async fn start() -> Self {
+        let mut addresses = BTreeMap::new();
+        let mut held = Vec::new();
+        for id in 1..=3 {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            addresses.insert(id, listener.local_addr().unwrap());
+            held.push(listener);
+        }
+        drop(held);
+        let mut group = Self { directory: TempDir::new().unwrap(), addresses, running: BTreeMap::new() };
+        (1..=3).for_each(|id| group.start_server(id));
+        group
+    }
+
+    fn config(&self, id: u64) -> ServerConfig {
+        let peers = self.addresses.iter().map(|(id, address)| (*id, address.to_string())).collect();
+        let data_dir = self.directory.path().join(format!("s{id}"));
+        ServerConfig {
+            snapshot_entries: 20,
+            keep_entries: 5,
+            ..ServerConfig::new(id, self.addresses[&id], data_dir, peers, "test")
+        }
+    }
+
+    fn start_server(&mut self, id: u64) {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let config = self.config(id);
+        // Each server has a runtime of its own, which takes all its connections along, as a process would.
+        let end = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            let outcome = runtime.block_on(serve(config, async {
+                let _ = stopped.await;
+            }));
+            runtime.shutdown_background();
+            outcome
+        });
+        self.running.insert(id, Running { stop, end });
+    }
+
+    async fn stop_server(&mut self, id: u64) {
+        let Running { stop, end } = self.running.remove(&id).unwrap();
+        let _ = stop.send(());
+        tokio::task::spawn_blocking(move || end.join().unwrap().unwrap()).await.unwrap();
+    }
+
+    fn channel(&self, id: u64) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.addresses[&id])).unwrap().connect_lazy()
+    }
+
+    fn sets(&self, id: u64) -> StatefulSetsClient<Channel> {
+        StatefulSetsClient::new(self.channel(id))
+    }
+
+    async fn status(&self, id: u64, stale: bool) -> Option<StatusReply> {
+        let reply = ClusterClient::new(self.channel(id)).status(StatusRequest { stale }).await;
+        reply.ok().map(tonic::Response::into_inner)
+    }
+
+    /// Waits until the running servers agree on a leader, at the same revision.
+    async fn settle(&self) -> u64 {
+        let agreed = async {
+            loop {
+                let mut replies = Vec::new();
+                for id in self.running.keys() {
+                    replies.extend(self.status(*id, true).await);
+                }
+                let first = replies.first().cloned().unwrap_or_default();
+                let is_same = |reply: &StatusReply| {
+                    reply.leader == first.leader && reply.digest == first.digest && reply.revision == first.revision
+                };
+                let is_whole = replies.len() == self.running.len();
+                let leader = first.leader.strip_prefix('s').and_then(|id| id.parse().ok());
+                if let Some(leader) = leader.filter(|id| self.running.contains_key(id))
+                    && is_whole
+                    && 0 < first.revision
+                    && replies.iter().all(is_same)
+                {
+                    return leader;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, agreed).await.expect("the servers agree")
+    }
+
+    fn follower(&self, leader: u64) -> u64 {
+        *self.running.keys().find(|id| **id != leader).unwrap()
+    }
+}
+
+fn apply(name: &str, replicas: Option<i32>, request_id: &str) -> ApplyStatefulSetRequest {
+    let labels: BTreeMap<_, _> = [("app".to_owned(), name.to_owned())].into();
+    let meta = |name: &str| api::v1::ObjectMeta { name: name.to_owned(), labels: labels.clone(), ..Default::default() };
+    let container = api::v1::Container { name: "main".to_owned(), image: "busybox".to_owned(), ..Default::default() };
+    let pod = api::v1::PodSpec { containers: vec![container], ..Default::default() };
+    let template = api::v1::PodTemplateSpec { metadata: Some(meta("")), spec: Some(pod) };
+    let selector = api::v1::StatefulSetSelector { match_labels: labels.clone() };
+    let spec = api::v1::StatefulSetSpec {
+        replicas,
+        selector: Some(selector),
+        service_name: name.to_owned(),
+        template: Some(template),
+        ..Default::default()
+    };
+    let object = api::v1::StatefulSet { metadata: Some(meta(name)), spec: Some(spec), ..Default::default() };
+    ApplyStatefulSetRequest { object: Some(object), request_id: request_id.to_owned(), ..Default::default() }
+}
+
+fn get(name: &str) -> GetRequest {
+    GetRequest { name: name.to_owned(), ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_server_takes_any_call_and_a_change_survives_everything() {
+    let mut group = Group::start().await;
+    let leader = group.settle().await;
+    let follower = group.follower(leader);
+    let first = group.sets(follower).apply(apply("web", Some(0), "r1")).await.unwrap().into_inner();
+    assert_eq!(first.object.unwrap().metadata.unwrap().name, "web");
+    let retry = group.sets(leader).apply(apply("web", Some(0), "r1")).await.unwrap().into_inner();
+    assert_eq!(retry.revision, first.revision, "a retry is applied once");
+    for id in 1..=3 {
+        assert!(group.sets(id).get(get("web")).await.is_ok(), "server {id} reads what was acknowledged");
+    }
+
+    group.stop_server(leader).await;
+    let next = group.settle().await;
+    for round in 0..60 {
+        let name = format!("set-{round}");
+        group.sets(next).apply(apply(&name, Some(0), &name)).await.unwrap();
+    }
+    group.start_server(leader);
+    group.settle().await;
+    let from_start = WatchRequest { since_revision: Some(0), ..Default::default() };
+    let compacted = HistoryClient::new(group.channel(leader)).watch(from_start).await.unwrap_err();
+    assert_eq!(compacted.code(), Code::OutOfRange, "it came back by a snapshot, which has no past");
+
+    for id in 1..=3 {
+        group.stop_server(id).await;
+    }
+    (1..=3).for_each(|id| group.start_server(id));
+    let last = group.settle().await;
+    assert!(group.sets(last).get(get("set-59")).await.is_ok());
+    let members = group.status(group.follower(last), false).await.unwrap().members;
+    assert!(members.iter().all(|member| member.reachable), "{members:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_say_why() {
+    let group = Group::start().await;
+    let leader = group.settle().await;
+    let mut sets = group.sets(group.follower(leader));
+    let missing = sets.get(get("nothing")).await.unwrap_err();
+    assert_eq!((missing.code(), missing.message()), (Code::NotFound, "statefulset \"nothing\" not found"));
+    let refused = sets.apply(apply("Bad_Name", Some(1), "")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().starts_with("metadata.name: "), "{}", refused.message());
+
+    sets.apply(apply("web", Some(0), "")).await.unwrap();
+    let scale = |current| ScaleStatefulSetRequest {
+        name: "web".to_owned(),
+        replicas: 2,
+        current_replicas: Some(current),
+        ..Default::default()
+    };
+    let moved = sets.scale(scale(7)).await.unwrap_err();
+    assert_eq!(moved.code(), Code::Aborted);
+    assert_eq!(moved.metadata().get("holdfast-reason").unwrap(), "ReplicasMoved");
+    sets.scale(scale(0)).await.unwrap();
+
+    let tried = sets.apply(ApplyStatefulSetRequest { dry_run: true, ..apply("web", Some(5), "") }).await.unwrap();
+    assert_eq!(tried.into_inner().object.unwrap().spec.unwrap().replicas, Some(5));
+    let kept = sets.apply(apply("web", None, "")).await.unwrap().into_inner();
+    assert_eq!(kept.object.unwrap().spec.unwrap().replicas, Some(2), "neither tried nor left out replicas change any");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_hears_everything_once_and_in_order() {
+    let group = Group::start().await;
+    let leader = group.settle().await;
+    let mut cluster = ClusterClient::new(group.channel(leader));
+    let requests: Vec<_> = (0..40)
+        .map(|n| CommitRequest {
+            mutation: Some(Mutation::ApplyStatefulSet(apply(&format!("set-{n}"), Some(0), &format!("r{n}")))),
+        })
+        .collect();
+    let mut replies = cluster.commit(tokio_stream::iter(requests)).await.unwrap().into_inner();
+    for n in 0..40 {
+        let reply = replies.message().await.unwrap().unwrap();
+        assert_eq!((reply.request_id, reply.code), (format!("r{n}"), 0));
+    }
+    let watch = WatchRequest { since_revision: Some(0), until_now: true, ..Default::default() };
+    let mut history = HistoryClient::new(group.channel(group.follower(leader)));
+    let mut stream = history.watch(watch.clone()).await.unwrap().into_inner();
+    let mut expected = 1;
+    let mut created = 0;
+    while let Some(reply) = stream.message().await.unwrap() {
+        for event in reply.events {
+            assert_eq!(event.revision, expected);
+            expected += 1;
+            created += usize::from(event.r#type == "SetCreated");
+        }
+    }
+    assert_eq!(created, 40);
+    let filtered = WatchRequest { kinds: vec!["Cluster".to_owned()], ..watch };
+    let mut stream = history.watch(filtered).await.unwrap().into_inner();
+    assert_eq!(stream.message().await.unwrap().unwrap().events.len(), 1);
+    assert!(stream.message().await.unwrap().unwrap().bookmark);
+    assert!(stream.message().await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_registers_with_the_leader_and_hears_what_to_run() {
+    let group = Group::start().await;
+    let leader = group.settle().await;
+    let (_, refused) = connect(&group, group.follower(leader)).await;
+    assert_eq!(refused, ToAgent::Redirect { leader: Some(leader) });
+    let (mut incoming, registered) = connect(&group, leader).await;
+    assert!(matches!(registered, ToAgent::Registered { .. }));
+    group.sets(leader).apply(apply("web", Some(1), "")).await.unwrap();
+    let assigned = async {
+        loop {
+            let frame = incoming.message().await.unwrap().unwrap();
+            if let ToAgent::Assign(assignment) = api::codec::decode(&frame.payload).unwrap()
+                && let Some(pod) = assignment.pods.first()
+            {
+                return pod.pod.name.to_string();
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, assigned).await.unwrap(), "web-0");
+}
+
+async fn connect(group: &Group, id: u64) -> (tonic::Streaming<api::internal::ServerFrame>, ToAgent) {
+    let registration = Registration {
+        boot_id: "boot-1".into(),
+        machine_id: "machine-1".into(),
+        capacity: domain::spec::Resources { cpu_milli: 4_000, memory_bytes: 1 << 30 },
+        pods_max: 10,
+        ..Registration::default()
+    };
+    let register = FromAgent::Register { node: "n1".into(), registration, running: Vec::new() };
+    let first = AgentFrame { payload: api::codec::encode(&register).into() };
+    // The stream stays open after its first message.
+    let outgoing = tokio_stream::StreamExt::chain(tokio_stream::once(first), tokio_stream::pending());
+    let mut incoming = AgentsClient::new(group.channel(id)).connect(outgoing).await.unwrap().into_inner();
+    let frame = tokio::time::timeout(PATIENCE, incoming.message()).await.unwrap().unwrap().unwrap();
+    (incoming, api::codec::decode(&frame.payload).unwrap())
+}

@@ -1,0 +1,8 @@
+//! The built binary as its users run it: whole processes, a real disk, real links.
+
+mod bad_input;
+mod clients;
+mod durability;
+mod harness;
+mod refusal;
+mod walk;
