@@ -204,6 +204,19 @@ pub(crate) struct Delete {
     /// Delete what these manifests name.
     #[arg(short, long = "filename", value_name = "FILE", conflicts_with = "targets")]
     pub(crate) files: Vec<PathBuf>,
+    /// Delete every object of the kinds.
+    #[arg(long, conflicts_with_all = ["files", "selector"])]
+    pub(crate) all: bool,
+    /// Delete the objects of the kinds with these labels: key=value,….
+    #[arg(
+        short = 'l',
+        long,
+        value_name = "LABELS",
+        default_value = "",
+        hide_default_value = true,
+        conflicts_with = "files"
+    )]
+    pub(crate) selector: String,
     /// How many seconds a pod may take to stop.
     #[arg(long)]
     pub(crate) grace_period: Option<i64>,

@@ -27,7 +27,7 @@ pub(crate) async fn delete(
     namespace: Option<&str>,
     request_id: Option<&String>,
 ) -> Result<(), CliError> {
-    let objects = named(args, namespace)?;
+    let objects = named(session, args, namespace).await?;
     if request_id.is_some() && objects.len() != 1 {
         return Err(CliError::usage("--request-id repeats one change, but several objects are named"));
     }
@@ -65,7 +65,11 @@ pub(crate) async fn delete(
     Ok(())
 }
 
-fn named(args: &Delete, namespace: Option<&str>) -> Result<Vec<(Resource, String, String)>, CliError> {
+async fn named(
+    session: &Session,
+    args: &Delete,
+    namespace: Option<&str>,
+) -> Result<Vec<(Resource, String, String)>, CliError> {
     if !args.files.is_empty() {
         let given = read_files(&args.files, namespace)?;
         let objects = given.iter().filter_map(|given| {
@@ -77,7 +81,24 @@ fn named(args: &Delete, namespace: Option<&str>) -> Result<Vec<(Resource, String
     }
     let namespace = namespace.unwrap_or("default");
     match Targets::parse(&args.targets)? {
-        Targets::Kinds(_) => Err(CliError::usage("names are missing: delete KIND NAME…").hint("holdfast get KIND")),
+        Targets::Kinds(kinds) if args.all || !args.selector.is_empty() => {
+            let mut objects = Vec::new();
+            for resource in kinds {
+                let (_, found) = fetch::list(session, resource, namespace, &args.selector).await?;
+                objects.extend(found.iter().map(|o| (resource, o.namespace().to_owned(), o.name().to_owned())));
+            }
+            if objects.is_empty() {
+                print::note("No resources found");
+            }
+            Ok(objects)
+        }
+        Targets::Kinds(_) => {
+            Err(CliError::usage("names are missing: delete KIND NAME…, or --all or -l key=value")
+                .hint("holdfast get KIND"))
+        }
+        Targets::Objects(_) if args.all || !args.selector.is_empty() => {
+            Err(CliError::usage("names do not go together with --all or -l"))
+        }
         Targets::Objects(objects) => {
             Ok(objects.into_iter().map(|(resource, name)| (resource, namespace.to_owned(), name)).collect())
         }

@@ -16,7 +16,9 @@ use crate::error::CliError;
 pub(crate) const DATA_DIR: &str = ".holdfast";
 /// How long a verb tries to get an answer.
 pub(crate) const ANSWER_MS_MAX: u64 = 10_000;
-/// How long one server is waited for.
+/// How long one server is waited for, when the others have not been asked yet: it may be stopped, and they may not.
+const FIRST_ATTEMPT_MS_MAX: u64 = 1_000;
+/// How long one server is waited for after that.
 const ATTEMPT_MS_MAX: u64 = 5_000;
 const CONNECT_MS_MAX: u64 = 1_000;
 /// The pause between two rounds of asking every server.
@@ -137,7 +139,7 @@ impl Session {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let deadline = Instant::now() + Duration::from_millis(within_ms);
-        let attempt = Duration::from_millis(ATTEMPT_MS_MAX);
+        let mut attempt = Duration::from_millis(FIRST_ATTEMPT_MS_MAX);
         loop {
             let mut last = Status::unavailable("no server is known");
             for _ in &self.channels {
@@ -160,6 +162,7 @@ impl Session {
             if self.channels.is_empty() {
                 return Err(last);
             }
+            attempt = Duration::from_millis(ATTEMPT_MS_MAX);
             tokio::time::sleep_until(deadline.min(Instant::now() + Duration::from_millis(ROUND_PAUSE_MS))).await;
             if deadline <= Instant::now() {
                 return Err(last);

@@ -87,7 +87,8 @@ fn show_pod(pod: &v1::Pod) {
     let status = pod.status.clone().unwrap_or_default();
     field("Node", &spec.node_name);
     field("Status", listing::pod_status(pod));
-    if !status.message.is_empty() {
+    // A hold is told at length below.
+    if !status.message.is_empty() && status.hold.is_none() {
         field("Message", &status.message);
     }
     field("IP", &status.pod_ip);
@@ -195,7 +196,9 @@ fn show_set(set: &v1::StatefulSet) {
         let name = claim.metadata.as_ref().map_or("", |metadata| &metadata.name);
         let spec = claim.spec.clone().unwrap_or_default();
         let size = spec.resources.unwrap_or_default().requests.get("storage").cloned().unwrap_or_default();
-        format!("{name}: {size} {} {}", spec.access_modes.join(","), spec.storage_class_name.unwrap_or_default())
+        let class =
+            spec.storage_class_name.map_or_else(|| "the default class".to_owned(), |name| format!("class {name}"));
+        format!("{name}: {size} {}, {class}", spec.access_modes.join(","))
     };
     section("Claims:", spec.volume_claim_templates.iter().map(claim));
     show_conditions(&status.conditions);
@@ -247,7 +250,10 @@ async fn show_node(session: &Session, node: &v1::Node) -> Result<(), CliError> {
     field("Status", listing::node_status(node));
     field("Incarnation", status.incarnation.to_string());
     field("Boot id", &info.boot_id);
-    field("Last heartbeat", &status.last_heartbeat_time);
+    // Only of a node that is not heard any more is it worth telling when it was.
+    if !status.last_heartbeat_time.is_empty() {
+        field("Last heartbeat", &status.last_heartbeat_time);
+    }
     field("Agent", &info.agent_version);
     for address in &status.addresses {
         field(&address.r#type, &address.address);
@@ -286,7 +292,7 @@ async fn show_events(session: &Session, resource: Resource, object: &Object) -> 
         }
     };
     let last = &events[events.len().saturating_sub(EVENTS_MAX)..];
-    let table = events_table(last);
+    let table = events_table(last, false);
     if last.is_empty() {
         field("Events", "");
     } else {

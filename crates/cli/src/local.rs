@@ -25,7 +25,7 @@ const SETS_READY_MS_MAX: u64 = 120_000;
 /// How long one question to a starting cluster may take.
 const PROBE_MS_MAX: u64 = 500;
 /// How long the leader's own answer is waited for before any server's is taken.
-const LEADER_MS_MAX: u64 = 2_000;
+const LEADER_MS_MAX: u64 = 4_000;
 
 /// Starts a cluster.
 pub(crate) async fn up(args: &Up, namespace: Option<&str>) -> Result<(), CliError> {

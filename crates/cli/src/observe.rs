@@ -300,7 +300,7 @@ fn show_events(
             }
         }
         _ => {
-            let table = events_table(events);
+            let table = events_table(events, output == Some(Output::Wide));
             *widths = table.widths(widths);
             print::data(table.render(widths, *is_first).as_bytes());
         }
@@ -309,24 +309,32 @@ fn show_events(
     Ok(())
 }
 
-/// Events as a table.
-pub(crate) fn events_table(events: &[v1::Event]) -> Table {
-    let mut table = Table::new(["REVISION", "TIME", "EVENT", "OBJECT", "BY", "MESSAGE"]);
+/// Events as a table; a wide one has the exact time, and who caused them.
+pub(crate) fn events_table(events: &[v1::Event], is_wide: bool) -> Table {
+    let mut header = vec!["REVISION", "AGE", "EVENT", "OBJECT", "MESSAGE"];
+    if is_wide {
+        header.splice(2..2, ["TIME", "BY"]);
+    }
+    let mut table = Table::new(header);
+    let now_ms = print::now_ms();
     for event in events {
-        let word = Resource::of_kind(&event.kind).map_or(event.kind.as_str(), |resource| resource.word());
+        let word = Resource::of_kind(&event.kind).map_or("cluster", Resource::short);
         let namespace = if matches!(event.namespace.as_str(), "" | "default") {
             String::new()
         } else {
             format!("{}/", event.namespace)
         };
-        table.row(vec![
+        let mut cells = vec![
             event.revision.to_string(),
-            api::time::format_ms(event.at_ms),
+            print::duration(now_ms.saturating_sub(event.at_ms)),
             event.r#type.clone(),
-            format!("{word}/{namespace}{}", event.name),
-            event.actor.clone(),
+            if word == "cluster" { word.to_owned() } else { format!("{word}/{namespace}{}", event.name) },
             event.message.clone(),
-        ]);
+        ];
+        if is_wide {
+            cells.splice(2..2, [api::time::format_ms(event.at_ms), event.actor.clone()]);
+        }
+        table.row(cells);
     }
     table
 }

@@ -111,6 +111,16 @@ impl Resource {
         self.entry().3[0]
     }
 
+    /// What hurried people type: "sts".
+    pub(crate) fn short(self) -> &'static str {
+        let all = self.entry().3.iter().copied();
+        match self {
+            // "po" and "no" are shorter, and hard to read.
+            Self::Pod | Self::Node => self.word(),
+            _ => all.min_by_key(|name| name.len()).expect("invariant: every resource is called something"),
+        }
+    }
+
     /// The resource of a kind.
     pub(crate) fn of_kind(kind: &str) -> Option<Self> {
         NAMES.iter().find(|entry| entry.1 == kind).map(|entry| entry.0)

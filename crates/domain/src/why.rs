@@ -1,7 +1,7 @@
 //! Why something is not as it should be: one sentence, the object in the way, the evidence, the commands that end it.
 
 use crate::draft::spoken;
-use crate::id::{Key, NodeName};
+use crate::id::{Key, NodeName, Ordinal};
 use crate::object::{Hold, Pod, Set};
 use crate::state::State;
 use std::fmt::Write as _;
@@ -17,20 +17,88 @@ pub struct Explanation {
     pub since_ms: Option<u64>,
     /// What is known, a line each.
     pub evidence: Vec<String>,
-    /// The commands that would end it.
-    pub exits: Vec<String>,
+    /// What would end it.
+    pub exits: Vec<Exit>,
+}
+
+/// Something that would end a wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// A person answers for it that the machine is gone.
+    RemoveNode(NodeName),
+    /// A person answers for it that the pod's processes are dead.
+    ForceDelete(Key),
+    /// The node's new boot id proves that the old processes are dead.
+    RestartNode(NodeName),
+    /// The node is heard again, and its pods go on.
+    Heal(NodeName),
+    /// The pod that is in the way is stopped.
+    DeletePod(Key),
+    /// The node takes pods again.
+    Uncordon(NodeName),
+    /// The pod's own words may say what to mend.
+    ReadLogs(Key),
+}
+
+impl Exit {
+    /// The command that does it, if a command does.
+    #[must_use]
+    pub fn command(&self) -> Option<String> {
+        let pod = |verb: &str, key: &Key| match key.namespace.as_str() {
+            "default" => format!("holdfast {verb} {}", key.name),
+            namespace => format!("holdfast {verb} {} -n {namespace}", key.name),
+        };
+        match self {
+            Self::RemoveNode(node) => Some(format!("holdfast delete node {node}")),
+            Self::ForceDelete(key) => Some(format!("{} --force --grace-period=0", pod("delete pod", key))),
+            Self::DeletePod(key) => Some(pod("delete pod", key)),
+            Self::Uncordon(node) => Some(format!("holdfast uncordon {node}")),
+            Self::ReadLogs(key) => Some(pod("logs", key)),
+            Self::RestartNode(_) | Self::Heal(_) => None,
+        }
+    }
+
+    /// What it means, or what to do where no command does it.
+    #[must_use]
+    pub fn meaning(&self) -> String {
+        match self {
+            Self::RemoveNode(_) => "you answer for it that the machine is gone".to_owned(),
+            Self::ForceDelete(_) => "you answer for it that the old process is dead".to_owned(),
+            Self::RestartNode(node) => {
+                format!("restart node {node}: its new boot id proves that the old processes are dead")
+            }
+            Self::Heal(node) => format!("heal the link to {node}: its pods go on where they are"),
+            Self::DeletePod(_) | Self::Uncordon(_) | Self::ReadLogs(_) => String::new(),
+        }
+    }
 }
 
 /// Explains an object, if it exists.
 #[must_use]
 pub fn explain(state: &State, kind: &str, key: &Key) -> Option<Explanation> {
     match kind {
-        "Pod" => Some(explain_pod(state, key, state.pods.get(key)?)),
+        "Pod" => match state.pods.get(key) {
+            Some(pod) => Some(explain_pod(state, key, pod)),
+            None => explain_owed_pod(state, key),
+        },
         "StatefulSet" => Some(explain_set(state, key, state.sets.get(key)?)),
         "PersistentVolumeClaim" => explain_claim(state, key),
         "Node" => explain_node(state, &key.name.as_str().into()),
         _ => None,
     }
+}
+
+/// A pod that its set wants, and has not made yet.
+fn explain_owed_pod(state: &State, key: &Key) -> Option<Explanation> {
+    let (set_name, ordinal) = key.name.as_str().rsplit_once('-')?;
+    let set_key = Key::new(key.namespace.as_str(), set_name);
+    let set = state.sets.get(&set_key)?;
+    if !set.spec.keeps(Ordinal(ordinal.parse().ok()?)) {
+        return None;
+    }
+    let inner = explain_set(state, &set_key, set);
+    let sentence = format!("pod {} does not exist yet: {}", spoken(key), inner.sentence);
+    Some(Explanation { sentence, ..inner })
 }
 
 fn explain_pod(state: &State, key: &Key, pod: &Pod) -> Explanation {
@@ -68,7 +136,7 @@ fn explain_pod(state: &State, key: &Key, pod: &Pod) -> Explanation {
         sentence: format!("pod {name} is not Ready on node {node}: {reason}"),
         blocking: Some(format!("pod/{name}")),
         since_ms: pod.binding.as_ref().map(|b| b.at_ms),
-        exits: vec![format!("holdfast logs {}", key.name)],
+        exits: vec![Exit::ReadLogs(key.clone())],
         ..Explanation::default()
     }
 }
@@ -107,21 +175,14 @@ fn explain_hold(state: &State, key: &Key, pod: &Pod, hold: &Hold) -> Explanation
     }
 }
 
-/// The commands that end a hold, and who answers for each.
+/// What ends a hold: two assertions, and two kinds of evidence.
 #[must_use]
-pub fn exits(pod: &Key, node: &NodeName) -> Vec<String> {
-    let namespace = match pod.namespace.as_str() {
-        "default" => String::new(),
-        namespace => format!(" -n {namespace}"),
-    };
+pub fn exits(pod: &Key, node: &NodeName) -> Vec<Exit> {
     vec![
-        format!("holdfast delete node {node}    (you answer for it that the machine is gone)"),
-        format!(
-            "holdfast delete pod {}{namespace} --force --grace-period=0    (you answer for it that the old process is dead)",
-            pod.name
-        ),
-        format!("restart node {node}    (its new boot id proves that the old processes are dead)"),
-        format!("heal the link to {node}    (the pod goes on where it is)"),
+        Exit::RemoveNode(node.clone()),
+        Exit::ForceDelete(pod.clone()),
+        Exit::RestartNode(node.clone()),
+        Exit::Heal(node.clone()),
     ]
 }
 
@@ -175,7 +236,7 @@ fn explain_set(state: &State, key: &Key, set: &Set) -> Explanation {
     Explanation { sentence, ..Explanation::default() }
 }
 
-fn blocking_claim(state: &State, key: &Key, set: &Set, ordinal: crate::id::Ordinal) -> Option<String> {
+fn blocking_claim(state: &State, key: &Key, set: &Set, ordinal: Ordinal) -> Option<String> {
     set.spec
         .claim_templates
         .iter()
@@ -187,13 +248,13 @@ fn blocking_claim(state: &State, key: &Key, set: &Set, ordinal: crate::id::Ordin
 fn explain_claim(state: &State, key: &Key) -> Option<Explanation> {
     let claim = state.claims.get(key)?;
     let name = spoken(key);
-    let user = state.users(key).find(|(_, pod)| pod.binding.is_some()).map(|(pod, _)| pod.name.to_string());
+    let user = state.users(key).find(|(_, pod)| pod.binding.is_some()).map(|(pod, _)| pod.clone());
     Some(match (&claim.volume, claim.deleting_at_ms, user) {
         (_, Some(at), Some(pod)) => Explanation {
-            sentence: format!("claim {name} is to be deleted, and pod {pod} still uses it"),
-            blocking: Some(format!("pod/{pod}")),
+            sentence: format!("claim {name} is to be deleted, and pod {} still uses it", pod.name),
+            blocking: Some(format!("pod/{}", pod.name)),
             since_ms: Some(at),
-            exits: vec![format!("holdfast delete pod {pod}")],
+            exits: vec![Exit::DeletePod(pod)],
             ..Explanation::default()
         },
         (Some(volume), ..) => {
@@ -221,15 +282,11 @@ fn explain_node(state: &State, name: &NodeName) -> Option<Explanation> {
             blocking: None,
             since_ms: Some(unreachable.at_ms),
             evidence: held.map(|pod| format!("pod {pod} is held on it")).collect(),
-            exits: vec![
-                format!("heal the link to {name}"),
-                format!("restart node {name}"),
-                format!("holdfast delete node {name}"),
-            ],
+            exits: vec![Exit::Heal(name.clone()), Exit::RestartNode(name.clone()), Exit::RemoveNode(name.clone())],
         },
         None if node.is_cordoned => Explanation {
             sentence: format!("node {name} is Ready and cordoned: it gets no new pods"),
-            exits: vec![format!("holdfast uncordon {name}")],
+            exits: vec![Exit::Uncordon(name.clone())],
             ..Explanation::default()
         },
         None if !node.leftovers.is_empty() => Explanation {

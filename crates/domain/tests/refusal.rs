@@ -202,6 +202,16 @@ fn the_refusal_is_explained_with_its_exits() {
 }
 
 #[test]
+fn a_pod_that_the_set_still_owes_is_explained_by_what_the_set_waits_for() {
+    let (mut story, _, node) = held();
+    story.scale("web", 4);
+    let why = domain::explain(story.draft.state(), "Pod", &key("web-3")).unwrap();
+    assert!(why.sentence.contains("does not exist yet: statefulset web waits for pod web-1"), "{}", why.sentence);
+    assert!(why.exits.contains(&domain::why::Exit::RemoveNode(node_name(&node))));
+    assert!(domain::explain(story.draft.state(), "Pod", &key("web-4")).is_none(), "the set does not want it");
+}
+
+#[test]
 fn a_retried_request_is_applied_once() {
     let mut story = Story::with_nodes(3);
     story.apply("web", set(1));

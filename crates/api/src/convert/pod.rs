@@ -109,15 +109,9 @@ pub(super) fn unplaced_message(unplaced: &Unplaced) -> String {
 
 fn hold_message(key: &Key, hold: &Hold) -> String {
     let node = &hold.node;
-    let exits: Vec<_> = domain::why::exits(key, node)
-        .iter()
-        .map(|exit| exit_to_wire(exit))
-        .filter(|exit| exit.r#type != "NodeReturned")
-        .map(|exit| if exit.command.is_empty() { exit.message } else { format!("`{}`", exit.command) })
-        .collect();
     format!(
-        "node {node} is unreachable, and the pod may still be running there: it is not replaced before one of {}",
-        exits.join(", ")
+        "node {node} is unreachable, and the pod may still be running there; `holdfast why pod/{}` says what ends this",
+        key.name
     )
 }
 
@@ -128,7 +122,7 @@ fn hold_to_wire(state: &State, key: &Key, hold: &Hold) -> v1::Hold {
         since: format_ms(hold.at_ms),
         node: hold.node.to_string(),
         evidence: explanation.evidence,
-        exits: explanation.exits.iter().map(|exit| exit_to_wire(exit)).collect(),
+        exits: explanation.exits.iter().map(exit_to_wire).collect(),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::v1;
 use domain::Explanation;
 use domain::id::Revision;
+use domain::why::Exit;
 
 /// Writes an answer to `why`, as of a revision.
 #[must_use]
@@ -14,7 +15,7 @@ pub fn why_to_wire(explanation: &Explanation, revision: Revision, namespace: &st
         since_ms: explanation.since_ms.unwrap_or(0),
         since_revision: 0,
         evidence: explanation.evidence.clone(),
-        exits: explanation.exits.iter().map(|exit| exit_to_wire(exit)).collect(),
+        exits: explanation.exits.iter().map(exit_to_wire).collect(),
     }
 }
 
@@ -40,24 +41,14 @@ fn reference(object: &str, namespace: &str) -> Option<v1::ObjectReference> {
     })
 }
 
-/// Writes an exit from its line: the command or the deed, and in brackets what it means.
-pub(super) fn exit_to_wire(line: &str) -> v1::Exit {
-    let (deed, meaning) = line.split_once("    ").unwrap_or((line, ""));
-    let meaning = meaning.trim().trim_start_matches('(').trim_end_matches(')');
-    let kinds = [
-        ("holdfast delete node ", "NodeRemoved"),
-        ("holdfast delete pod ", "PodForceDeleted"),
-        ("restart node ", "NodeRestarted"),
-        ("heal ", "NodeReturned"),
-    ];
-    let kind = kinds.iter().find(|(begin, _)| deed.starts_with(begin)).map_or("", |(_, kind)| kind);
-    let kind = if kind == "PodForceDeleted" && !deed.contains("--force") { "" } else { kind };
-    let is_command = deed.starts_with("holdfast ");
-    let message = match (is_command, meaning) {
-        (true, meaning) => meaning.to_owned(),
-        (false, "") => deed.to_owned(),
-        (false, meaning) => format!("{deed}: {meaning}"),
+/// Writes an exit.
+pub(super) fn exit_to_wire(exit: &Exit) -> v1::Exit {
+    let kind = match exit {
+        Exit::RemoveNode(_) => "NodeRemoved",
+        Exit::ForceDelete(_) => "PodForceDeleted",
+        Exit::RestartNode(_) => "NodeRestarted",
+        Exit::Heal(_) => "NodeReturned",
+        Exit::DeletePod(_) | Exit::Uncordon(_) | Exit::ReadLogs(_) => "",
     };
-    let command = if is_command { deed.to_owned() } else { String::new() };
-    v1::Exit { r#type: kind.to_owned(), command, message }
+    v1::Exit { r#type: kind.to_owned(), command: exit.command().unwrap_or_default(), message: exit.meaning() }
 }
