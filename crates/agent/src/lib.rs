@@ -16,8 +16,10 @@ pub mod process;
 pub mod process_tree;
 mod session;
 pub mod shim;
+mod simulated;
 pub mod volume;
 pub mod workload;
 
 pub use config::{AgentConfig, AgentError};
 pub use node::run;
+pub use simulated::run_simulated;

@@ -1,6 +1,7 @@
 //! The agent's loop: what happened goes into the core, what comes out is done, in order.
 //! Never decides anything, and never waits for a pod.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,13 +17,13 @@ use crate::config::{AgentConfig, AgentError};
 use crate::image::Catalogue;
 use crate::layout;
 use crate::ledger::LedgerFile;
-use crate::pods::{Deed, Pods, Site};
+use crate::pods::{Deed, Pods, Runtime, Site};
 use crate::process::ProcessRuntime;
 use crate::session::{self, Closing, Session, SessionEvent};
 use crate::volume::DirDriver;
 
 /// More inputs than this make the pods' tasks wait for the core.
-const INPUTS_MAX: usize = 1_024;
+pub(crate) const INPUTS_MAX: usize = 1_024;
 /// More messages than this make the session wait for the core.
 const SESSION_EVENTS_MAX: usize = 64;
 /// Where programs are looked up when the agent itself was not told.
@@ -44,34 +45,40 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     tracing::info!(node = config.node, boot = %registration.boot_id, pods = live.len(), "agent begins");
 
     let core_config = Config { node: NodeName::new(&config.node), registration, heartbeat_ms: config.heartbeat_ms };
+    let core = AgentCore::recover(core_config, ledger, live);
+    serve(core, Some(ledger_file), pods, config.servers, inbox, shutdown).await
+}
+
+/// Runs a core on what its pods are run with, until `shutdown` is over.
+pub(crate) async fn serve(
+    core: AgentCore,
+    ledger_file: Option<LedgerFile>,
+    pods: impl Runtime,
+    servers: BTreeMap<u64, String>,
+    inbox: mpsc::Receiver<Input>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
     let (closings, closing_inbox) = mpsc::unbounded_channel();
     let (events, event_inbox) = mpsc::channel(SESSION_EVENTS_MAX);
-    let connecting = tokio::spawn(session::run(config.servers, closing_inbox, events));
-    let node = Node {
-        core: AgentCore::recover(core_config, ledger, live),
-        started: Instant::now(),
-        ledger_file: Some(ledger_file),
-        pods,
-        session: None,
-        closings,
-    };
+    let connecting = tokio::spawn(session::run(servers, closing_inbox, events));
+    let node = Node { core, started: Instant::now(), ledger_file, pods, session: None, closings };
     let result = node.serve(inbox, event_inbox, shutdown).await;
     connecting.abort();
     result
 }
 
 #[derive(Debug)]
-struct Node {
+struct Node<R> {
     core: AgentCore,
     started: Instant,
-    /// Always there, but while it is being written.
+    /// `None` while it is being written, and for a node that keeps its ledger in memory only.
     ledger_file: Option<LedgerFile>,
-    pods: Pods,
+    pods: R,
     session: Option<Session>,
     closings: mpsc::UnboundedSender<Closing>,
 }
 
-impl Node {
+impl<R: Runtime> Node<R> {
     async fn serve(
         mut self,
         mut inbox: mpsc::Receiver<Input>,
@@ -156,7 +163,8 @@ impl Node {
     }
 
     async fn save(&mut self, ledger: Ledger) -> Result<(), AgentError> {
-        let mut file = self.ledger_file.take().expect("invariant: one save ends before the next begins");
+        // One save ends before the next begins, so only a node in memory has no file here.
+        let Some(mut file) = self.ledger_file.take() else { return Ok(()) };
         let saving = tokio::task::spawn_blocking(move || {
             let saved = file.save(&ledger);
             (file, saved)

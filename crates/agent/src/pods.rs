@@ -58,6 +58,18 @@ pub(crate) enum Deed {
     Clean,
 }
 
+/// What the deeds of a node's core are done with.
+pub(crate) trait Runtime {
+    /// Begins a deed; deeds for one pod are begun in order.
+    fn hand(&mut self, uid: Uid, deed: Deed);
+
+    /// The pod was cleaned.
+    fn forget(&mut self, uid: Uid);
+
+    /// Removes a volume's storage.
+    fn remove_volume(&mut self, removal: VolumeRemoval);
+}
+
 /// The pods that have a task.
 #[derive(Debug)]
 pub(crate) struct Pods {
@@ -84,8 +96,16 @@ impl Pods {
         live
     }
 
-    /// Hands a deed to the pod's task; a pod without one gets one.
-    pub(crate) fn hand(&mut self, uid: Uid, deed: Deed) {
+    fn spawn(&mut self, uid: Uid, task: PodTask) {
+        let (deeds, inbox) = mpsc::unbounded_channel();
+        self.deeds.insert(uid, deeds);
+        self.tasks.spawn(task.run(inbox));
+    }
+}
+
+impl Runtime for Pods {
+    /// A pod without a task gets one.
+    fn hand(&mut self, uid: Uid, deed: Deed) {
         if !self.deeds.contains_key(&uid) {
             let task = PodTask::new(uid, &self.site);
             self.spawn(uid, task);
@@ -95,14 +115,13 @@ impl Pods {
         }
     }
 
-    /// The pod was cleaned; its task has ended.
-    pub(crate) fn forget(&mut self, uid: Uid) {
+    /// Its task has ended.
+    fn forget(&mut self, uid: Uid) {
         self.deeds.remove(&uid);
         while self.tasks.try_join_next().is_some() {}
     }
 
-    /// Removes a volume's storage.
-    pub(crate) fn remove_volume(&mut self, removal: VolumeRemoval) {
+    fn remove_volume(&mut self, removal: VolumeRemoval) {
         let site = Arc::clone(&self.site);
         self.tasks.spawn(async move {
             let (volumes, handle) = (site.volumes.clone(), removal.handle.clone());
@@ -115,12 +134,6 @@ impl Pods {
             }
             site.tell(Input::VolumeRemoved { volume: removal.volume, result }).await;
         });
-    }
-
-    fn spawn(&mut self, uid: Uid, task: PodTask) {
-        let (deeds, inbox) = mpsc::unbounded_channel();
-        self.deeds.insert(uid, deeds);
-        self.tasks.spawn(task.run(inbox));
     }
 }
 

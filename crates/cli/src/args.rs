@@ -88,6 +88,9 @@ pub(crate) enum Verb {
     /// Break the local cluster, and mend it.
     #[command(subcommand)]
     Fault(Fault),
+    /// Measure how fast this machine's cluster is, on one made for it or with --cluster on another.
+    #[command(subcommand)]
+    Bench(crate::bench::Bench),
     /// Write a completion script.
     Completion { shell: clap_complete::Shell },
     /// Run one server; what `up` starts, for real deployments.

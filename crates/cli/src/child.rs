@@ -14,6 +14,8 @@ use crate::print::parse_duration;
 
 /// What is logged unless `RUST_LOG` says otherwise.
 const LOG_FILTER: &str = "info";
+/// How many pods a simulated node takes unless told otherwise.
+const SIMULATED_PODS_MAX: u32 = 1_000_000;
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -108,12 +110,15 @@ impl Server {
 /// The flags of an agent.
 #[derive(Debug, Args)]
 pub(crate) struct Agent {
-    /// The node's name.
-    #[arg(long)]
-    name: String,
+    /// The node's name; with --simulated, what the nodes' names begin with [default: sim].
+    #[arg(long, required_unless_present = "simulated")]
+    name: Option<String>,
     /// Where it keeps its ledger and its pods.
-    #[arg(long)]
-    data_dir: PathBuf,
+    #[arg(long, required_unless_present = "simulated")]
+    data_dir: Option<PathBuf>,
+    /// Be so many nodes whose pods do nothing and are ready at once, for measurements; their ledgers are in memory only.
+    #[arg(long, value_name = "N", conflicts_with_all = ["data_dir", "storage_root", "images", "boot_id", "machine_id"])]
+    simulated: Option<u32>,
     /// The cluster's name.
     #[arg(long)]
     cluster_id: Option<String>,
@@ -124,8 +129,8 @@ pub(crate) struct Agent {
     #[arg(long)]
     machine_id: Option<String>,
     /// Where the directories of volumes are, for all nodes.
-    #[arg(long)]
-    storage_root: PathBuf,
+    #[arg(long, required_unless_present = "simulated")]
+    storage_root: Option<PathBuf>,
     /// The image catalogue; the built-in one if not given.
     #[arg(long)]
     images: Option<PathBuf>,
@@ -147,15 +152,21 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or("sim")
+    }
+
     fn config(&self) -> agent::AgentConfig {
         let servers = self.servers.iter().cloned().collect();
-        let storage_root = self.storage_root.clone();
-        let mut config = agent::AgentConfig::new(&self.name, self.data_dir.clone(), servers, storage_root);
+        let given = |path: &Option<PathBuf>| path.clone().unwrap_or_default();
+        let (data_dir, storage_root) = (given(&self.data_dir), given(&self.storage_root));
+        let mut config = agent::AgentConfig::new(self.name(), data_dir, servers, storage_root);
         config.boot_id.clone_from(&self.boot_id);
         config.machine_id.clone_from(&self.machine_id);
         config.images.clone_from(&self.images);
         config.labels = self.labels.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect();
-        config.pods_max = self.pods_max.unwrap_or(config.pods_max);
+        let pods_max = if self.simulated.is_some() { SIMULATED_PODS_MAX } else { config.pods_max };
+        config.pods_max = self.pods_max.unwrap_or(pods_max);
         config.heartbeat_ms = self.heartbeat.unwrap_or(config.heartbeat_ms);
         config
     }
@@ -181,9 +192,12 @@ pub(crate) async fn server(args: &Server) -> Result<(), (CliError, u8)> {
 /// Runs an agent until it is told to end.
 pub(crate) async fn agent(args: &Agent) -> Result<(), CliError> {
     start_log(args.log_format);
-    tracing::info!(name = args.name, cluster = args.cluster_id, "agent begins");
+    tracing::info!(name = args.name(), cluster = args.cluster_id, "agent begins");
     let shutdown = until_told_to_end()?;
-    let ran = Box::pin(agent::run(args.config(), shutdown)).await;
+    let ran = match args.simulated {
+        Some(count) => Box::pin(agent::run_simulated(args.config(), count, shutdown)).await,
+        None => Box::pin(agent::run(args.config(), shutdown)).await,
+    };
     ran.map_err(|error| CliError::from(anyhow::Error::new(error)))
 }
 

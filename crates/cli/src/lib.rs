@@ -13,6 +13,7 @@ use crate::error::CliError;
 
 mod apply;
 mod args;
+mod bench;
 mod change;
 mod child;
 pub mod cluster;
@@ -100,6 +101,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Verb::Events(args) => observe::events(&address.connect()?, &args, given_namespace).await,
         Verb::Cordon { nodes } => change::cordon(&address.connect()?, &nodes, true, id).await,
         Verb::Uncordon { nodes } => change::cordon(&address.connect()?, &nodes, false, id).await,
+        Verb::Bench(bench) => Box::pin(bench::run(&bench, cli.cluster.as_deref())).await,
         Verb::Agent(args) => child::agent(&args).await,
         Verb::Server(args) => child::server(&args).await.map_err(|(error, _)| error),
         Verb::Completion { shell } => {

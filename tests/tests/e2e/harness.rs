@@ -35,6 +35,14 @@ impl From<Output> for Said {
     }
 }
 
+/// Runs the binary where it starts what it needs itself; the outcome is the caller's to judge.
+pub(crate) fn without_cluster(arguments: &[&str]) -> Said {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast-under-test"));
+    command.args(arguments).env_remove("HOLDFAST_CLUSTER").stdin(Stdio::null());
+    command.output().expect("the binary starts").into()
+}
+
 impl Cluster {
     /// Three servers and three agents, ready.
     pub(crate) fn up() -> Self {

@@ -445,7 +445,7 @@ impl Launcher {
 /// Binds a port without listening at it: the wanted one when it is free, else any.
 ///
 /// With SO_REUSEADDR on both sides the server can still listen there, while the kernel gives the port to nobody else.
-fn hold_port(wanted: SocketAddr) -> io::Result<(TcpSocket, SocketAddr)> {
+pub(crate) fn hold_port(wanted: SocketAddr) -> io::Result<(TcpSocket, SocketAddr)> {
     let bind = |port| -> io::Result<(TcpSocket, SocketAddr)> {
         let socket = TcpSocket::new_v4()?;
         socket.set_reuseaddr(true)?;

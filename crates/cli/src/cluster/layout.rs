@@ -196,7 +196,7 @@ pub struct ClusterFile {
 
 impl ClusterFile {
     /// A cluster of nothing yet.
-    pub(super) fn new(layout: &Layout) -> anyhow::Result<Self> {
+    pub(crate) fn new(layout: &Layout) -> anyhow::Result<Self> {
         let cluster_id = random_hex()?;
         Ok(Self {
             format: FORMAT,

@@ -18,6 +18,7 @@ mod up;
 
 pub use control::{Answer, Control, ProcessState, ProcessStatus, Request, Status};
 pub use fault::{Direction, Fault, FaultKind};
+pub(crate) use launcher::hold_port;
 pub use layout::{ClusterFile, Layout, NodeRecord, ProcessName};
 pub use procfs::ProcessRef;
 pub use stop::{Stopped, down};

@@ -116,7 +116,7 @@ pub fn leave_terminal() -> anyhow::Result<()> {
 }
 
 /// Starts a process in a group of its own, with its output appended to a log.
-pub(super) fn spawn(
+pub(crate) fn spawn(
     executable: &Path,
     arguments: &[OsString],
     log: &Path,

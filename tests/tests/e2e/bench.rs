@@ -1,0 +1,30 @@
+//! The measurements run, and count what they should; how fast is nobody's business here.
+
+use crate::harness::without_cluster;
+use serde_json::Value;
+
+fn measured(arguments: &[&str]) -> Value {
+    let scratch = tempfile::tempdir().expect("a temporary directory");
+    let scratch_dir = scratch.path().display().to_string();
+    let said = without_cluster(&[&["bench"], arguments, &["--scratch", &scratch_dir, "-o", "json"]].concat());
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    let left: Vec<_> = std::fs::read_dir(scratch.path()).expect("it is still there").collect();
+    assert!(left.is_empty(), "the measurement leaves nothing behind: {left:?}");
+    serde_json::from_str(&said.stdout).expect("JSON on standard output")
+}
+
+#[test]
+fn pods_of_simulated_agents_become_ready() {
+    let found = measured(&["schedule", "--pods", "30", "--sets", "2", "--agents", "3"]);
+    assert_eq!(found.pointer("/schedule/0/pods"), Some(&Value::from(30)));
+    assert_eq!(found["processes"].as_array().map(Vec::len), Some(4), "three servers and the agents: {found}");
+}
+
+#[test]
+fn changes_are_acknowledged_one_by_one_and_in_streams() {
+    let found = measured(&["commit", "--clients", "2", "--seconds", "1"]);
+    for row in 0..2 {
+        let rate = found.pointer(&format!("/commit/{row}/per_second")).and_then(Value::as_u64);
+        assert!(rate.is_some_and(|rate| 0 < rate), "{found}");
+    }
+}
