@@ -35,7 +35,7 @@ fn web(uid: u64, fence: u64) -> AssignedPod {
     let volume = AssignedVolume {
         name: Name::new("data"),
         volume: VolumeName::new("v0"),
-        driver: Name::new("dir"),
+        driver: Name::new(domain::spec::DRIVER_DIR),
         handle: Name::new("v0"),
         fence: Fence(fence),
     };
@@ -511,7 +511,11 @@ fn a_redirect_closes_the_session() {
 fn a_removed_volume_is_reported_and_its_fence_forgotten() {
     let mut agent = Agent::new("b1", ledger("b1", 5, &[web(7, 3)]), Vec::new());
     agent.register();
-    let removal = VolumeRemoval { volume: VolumeName::new("v0"), driver: Name::new("dir"), handle: Name::new("v0") };
+    let removal = VolumeRemoval {
+        volume: VolumeName::new("v0"),
+        driver: Name::new(domain::spec::DRIVER_DIR),
+        handle: Name::new("v0"),
+    };
     let assignment = Assignment {
         revision: Revision(6),
         incarnation: Incarnation(1),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use agent_core::{Failure, Input, LiveContainer, LiveContainerState, LivePod, ProbeKind, ProbeResult};
 use domain::agent::{AssignedPod, AssignedVolume, VolumeRemoval};
 use domain::id::{Name, Uid};
-use domain::spec::Probe;
+use domain::spec::{DRIVER_DIR, Probe};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -22,8 +22,6 @@ use crate::volume::{DirDriver, VolumeError};
 
 /// A pod directory that cannot be removed is tried again after this time.
 const CLEAN_PAUSE: Duration = Duration::from_secs(1);
-/// What the `dir` driver is called in storage classes and volumes.
-pub(crate) const DIR_DRIVERS: [&str; 2] = ["dir", "holdfast.dev/dir"];
 
 /// What all pods of the node share.
 #[derive(Debug)]
@@ -279,10 +277,10 @@ fn targets(root: &Path, pod: &AssignedPod, volume: &Name) -> Result<Vec<PathBuf>
 }
 
 fn known_driver(driver: &Name) -> Result<(), Failure> {
-    if DIR_DRIVERS.contains(&driver.as_str()) {
+    if driver.as_str() == DRIVER_DIR {
         return Ok(());
     }
-    let message = format!("this node has no volume driver {driver}; it has {}", DIR_DRIVERS.join(", "));
+    let message = format!("this node has no volume driver {driver}; it has {DRIVER_DIR}");
     Err(Failure { reason: Name::new("DriverNotFound"), message })
 }
 

@@ -173,7 +173,7 @@ fn web() -> AssignedPod {
     let volume = AssignedVolume {
         name: Name::new("data"),
         volume: VolumeName::new("v0"),
-        driver: Name::new("dir"),
+        driver: Name::new(domain::spec::DRIVER_DIR),
         handle: Name::new("v0"),
         fence: Fence(1),
     };

@@ -342,7 +342,7 @@ fn claims_volumes_and_classes_that_were_read_can_be_applied_again() {
     let shown = claim_to_wire(&state, &key, claim);
     let status = shown.status.as_ref().unwrap();
     assert_eq!((status.phase.as_str(), status.capacity["storage"].as_str()), ("Bound", "10Gi"));
-    let (again, labels, spec) = claim_from_wire(&shown).unwrap();
+    let (again, labels, _, spec) = claim_from_wire(&shown).unwrap();
     assert_eq!((again, &labels), (key, &claim.meta.labels));
     let expected = domain::spec::ClaimSpec { selector: [].into(), ..claim.spec.clone() };
     assert_eq!(claim_onto(claim, spec), expected);
@@ -351,13 +351,15 @@ fn claims_volumes_and_classes_that_were_read_can_be_applied_again() {
     let volume = &state.volumes[&name];
     let shown = volume_to_wire(&state, &name, volume);
     assert_eq!(shown.status.as_ref().unwrap().phase, "Bound");
-    let (again, labels, spec) = volume_from_wire(&shown).unwrap();
+    let (again, labels, _, spec) = volume_from_wire(&shown).unwrap();
     assert_eq!((again, &labels), (name, &volume.meta.labels));
     assert_eq!(volume_onto(volume, spec), volume.spec);
 
     let name = ClassName::new("fast");
     let class = &state.classes[&name];
-    assert_eq!(class_from_wire(&class_to_wire(&state, &name, class)).unwrap(), (name, class.spec.clone()));
+    let marks = (class.meta.labels.clone(), class.meta.annotations.clone());
+    let read = class_from_wire(&class_to_wire(&state, &name, class)).unwrap();
+    assert_eq!(read, (name, marks.0, marks.1, class.spec.clone()));
 
     let (key, service) = state.services.iter().next().unwrap();
     let (again, labels, annotations, spec) = service_from_wire(&service_to_wire(&state, key, service)).unwrap();
@@ -373,13 +375,14 @@ fn a_claim_does_not_take_its_volume_for_a_wish() {
         "metadata": {"name": "data"},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
     }));
-    let (_, labels, spec) = claim_from_wire(&wire).unwrap();
-    state.apply(&Event::ClaimCreated { claim: key.clone(), labels, spec: spec.clone() });
-    state.apply(&Event::VolumeCreated { volume: "pv-9".into(), labels: [].into(), spec: Default::default() });
+    let (_, labels, annotations, spec) = claim_from_wire(&wire).unwrap();
+    state.apply(&Event::ClaimCreated { claim: key.clone(), labels, spec: spec.clone(), annotations });
+    let (labels, annotations, volume_spec) = Default::default();
+    state.apply(&Event::VolumeCreated { volume: "pv-9".into(), labels, spec: volume_spec, annotations });
     state.apply(&Event::ClaimBound { claim: key.clone(), volume: "pv-9".into() });
     let shown = claim_to_wire(&state, &key, &state.claims[&key]);
     assert_eq!(shown.spec.as_ref().unwrap().volume_name, "pv-9");
-    assert_eq!(claim_onto(&state.claims[&key], claim_from_wire(&shown).unwrap().2), spec);
+    assert_eq!(claim_onto(&state.claims[&key], claim_from_wire(&shown).unwrap().3), spec);
 }
 
 #[test]
@@ -388,12 +391,12 @@ fn a_volume_made_by_hand_has_defaults_of_its_own() {
         "metadata": {"name": "pv-1"},
         "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "claimRef": {"name": "c"}},
     });
-    let (_, _, spec) = volume_from_wire(&read(&wire)).unwrap();
-    assert_eq!((spec.driver.as_str(), spec.handle.as_str()), (api::convert::DIR_DRIVER, "pv-1"));
+    let (_, _, _, spec) = volume_from_wire(&read(&wire)).unwrap();
+    assert_eq!((spec.driver.as_str(), spec.handle.as_str()), (domain::spec::DRIVER_DIR, "pv-1"));
     assert_eq!((spec.reclaim, spec.claim), (Reclaim::Retain, Some(Key::new("default", "c"))));
     assert_eq!(spec.access, AccessModes { read_write_once: true, ..AccessModes::default() });
     let mut bad = wire.clone();
-    bad["spec"]["csi"] = json!({"driver": "dir.holdfast", "volumeHandle": "../etc"});
+    bad["spec"]["csi"] = json!({"driver": "dir.holdfast.dev", "volumeHandle": "../etc"});
     refused(volume_from_wire(&read(&bad)), "spec.csi.volumeHandle");
     bad["spec"] = json!({"accessModes": ["ReadWriteOnce"]});
     refused(volume_from_wire(&read(&bad)), "spec.capacity.storage");
@@ -442,7 +445,7 @@ fn events_carry_their_revision_actor_and_identity() {
     let uid = state.pods[&pod].meta.uid;
     let events =
         vec![Event::PodHeld { pod, uid, node: "n1".into(), heard_at_ms: 5 }, Event::NodeCordoned { node: "n1".into() }];
-    let batch = Batch { base: state.revision, at_ms: 9, actor: "planner".into(), request: None, events };
+    let batch = Batch { base: state.revision, at_ms: 9, actor: "planner".into(), request: None, events, planned: 0 };
     let shown = events_to_wire(&state, &batch);
     assert_eq!(shown.iter().map(|e| e.revision).collect::<Vec<_>>(), [state.revision.0 + 1, state.revision.0 + 2]);
     assert_eq!((shown[0].r#type.as_str(), shown[0].kind.as_str(), shown[0].name.as_str()), ("PodHeld", "Pod", "web-2"));

@@ -217,7 +217,9 @@ fn show_status(reply: &v1::StatusReply) {
     print::line(format!("revision  {}, state digest {digest}", reply.revision));
     print::line(format!("nodes     {} of {} ready", reply.nodes_ready, reply.nodes));
     print::line(format!("pods      {} of {} ready, {} held\n", reply.pods_ready, reply.pods, reply.pods_held));
-    let mut table = Table::new(["SERVER", "ROLE", "ADDRESS", "REACHABLE", "MATCHED"]);
+    let mut table = Table::new(["SERVER", "ROLE", "ADDRESS", "REACHABLE", "APPLIED", "MATCHED", "LAG"]);
+    let last = reply.members.iter().map(|member| member.matched).max().unwrap_or_default();
+    let known = |entry: u64| if entry == 0 { String::new() } else { entry.to_string() };
     for member in &reply.members {
         let role = if member.leader { "leader" } else { "follower" };
         table.row(vec![
@@ -225,7 +227,9 @@ fn show_status(reply: &v1::StatusReply) {
             role.to_owned(),
             member.address.clone(),
             if member.reachable { "yes" } else { "no" }.to_owned(),
-            member.matched.to_string(),
+            known(member.applied),
+            known(member.matched),
+            if member.matched == 0 { String::new() } else { (last - member.matched).to_string() },
         ]);
     }
     table.print();

@@ -1,6 +1,7 @@
 //! The replica: turns inputs into raft calls, and what raft has ready into ordered outputs.
 //! Never waits and never fails while running; what cannot be done is reported as dropped.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -145,6 +146,15 @@ impl Replica {
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.node.raft.state == StateRole::Leader
+    }
+
+    /// The last entry that each member is known to hold, as the leader knows it; empty elsewhere.
+    #[must_use]
+    pub fn matched(&self) -> BTreeMap<u64, u64> {
+        if !self.is_leader() {
+            return BTreeMap::new();
+        }
+        self.node.raft.prs().iter().map(|(member, progress)| (*member, progress.matched)).collect()
     }
 
     /// Voting members, ascending.

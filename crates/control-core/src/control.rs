@@ -67,6 +67,8 @@ pub struct Status {
     pub applied: u64,
     /// The revision of the state here.
     pub revision: Revision,
+    /// The last log entry that each server is known to hold; empty on a server that does not lead.
+    pub matched: BTreeMap<u64, u64>,
     /// The other servers heard lately.
     pub reachable: Vec<u64>,
     /// Batches that did nothing because their base had passed.
@@ -130,6 +132,7 @@ impl Control {
             leader: self.leader_id,
             applied: self.applied,
             revision: self.state.revision,
+            matched: self.replica.matched(),
             reachable: self.peers_heard.iter().filter(|(_, at)| is_recent(**at)).map(|(peer, _)| *peer).collect(),
             skipped_batches: self.skipped_batches,
         }

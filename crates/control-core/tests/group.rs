@@ -52,7 +52,10 @@ fn a_refusal_waits_for_what_it_relied_on() {
     let first = world.call(leader, request("r1", apply_set("web", 0)));
     let second = world.call(
         leader,
-        request("r2", Command::DeletePod { pod: Key::new("default", "gone-0"), grace_ms: None, force: false }),
+        request(
+            "r2",
+            Command::DeletePod { pod: Key::new("default", "gone-0"), grace_ms: None, force: false, uid: None },
+        ),
     );
     world.steps(2);
     assert!(!world.has_answer(leader, first) && !world.has_answer(leader, second));

@@ -63,6 +63,7 @@ impl State {
             | Event::PodUnplaced { .. }
             | Event::PodReported { .. }
             | Event::PodBecameAvailable { .. }
+            | Event::PodBecameUnavailable { .. }
             | Event::PodDeletionRequested { .. }
             | Event::PodRemoved { .. }
             | Event::PodHeld { .. }
@@ -70,11 +71,13 @@ impl State {
             | Event::PodOrphaned { .. }
             | Event::PodAdopted { .. } => self.apply_pod(event),
             Event::ClaimCreated { .. }
+            | Event::ClaimUpdated { .. }
             | Event::ClaimBound { .. }
             | Event::ClaimDeletionRequested { .. }
             | Event::ClaimRemoved { .. }
             | Event::ClaimLost { .. } => self.apply_claim(event),
             Event::VolumeCreated { .. }
+            | Event::VolumeUpdated { .. }
             | Event::VolumeReleased { .. }
             | Event::VolumeDeletionRequested { .. }
             | Event::VolumeRemoved { .. }
@@ -152,6 +155,7 @@ impl State {
             Event::PodUnplaced { pod, why } => self.pod_mut(pod, None, |p, _| p.unplaced = Some(why.clone())),
             Event::PodReported { pod, uid, status } => self.report_pod(pod, *uid, status),
             Event::PodBecameAvailable { pod, uid } => self.pod_mut(pod, Some(*uid), |p, _| p.is_available = true),
+            Event::PodBecameUnavailable { pod, uid } => self.pod_mut(pod, Some(*uid), |p, _| p.is_available = false),
             Event::PodDeletionRequested { pod, uid, grace_ms, is_forced } => {
                 self.pod_mut(pod, Some(*uid), |p, at_ms| {
                     let since = p.deletion.as_ref().map_or(at_ms, |d| d.at_ms);
@@ -260,12 +264,16 @@ impl State {
 
     fn apply_claim(&mut self, event: &Event) {
         match event {
-            Event::ClaimCreated { claim, labels, spec } => {
-                let meta = self.new_meta(labels, &Labels::new());
+            Event::ClaimCreated { claim, labels, spec, annotations } => {
+                let meta = self.new_meta(labels, annotations);
                 let record = Claim { meta, spec: spec.clone(), ..Claim::default() };
                 self.claims.insert(claim.clone(), Arc::new(record));
                 self.index.unbound_claims.insert(claim.clone());
             }
+            Event::ClaimUpdated { claim, labels, annotations, spec } => self.claim_mut(claim, |c, _| {
+                c.meta.mark(labels, annotations, c.spec != *spec);
+                c.spec = spec.clone();
+            }),
             Event::ClaimBound { claim, volume } => {
                 let Some(uid) = self.claims.get(claim).map(|c| c.meta.uid) else { return };
                 self.claim_mut(claim, |c, _| c.volume = Some(volume.clone()));
@@ -299,12 +307,16 @@ impl State {
 
     fn apply_volume(&mut self, event: &Event) {
         match event {
-            Event::VolumeCreated { volume, labels, spec } => {
-                let meta = self.new_meta(labels, &Labels::new());
+            Event::VolumeCreated { volume, labels, spec, annotations } => {
+                let meta = self.new_meta(labels, annotations);
                 let record = Volume { meta, spec: spec.clone(), ..Volume::default() };
                 self.volumes.insert(volume.clone(), Arc::new(record));
                 self.index.free_volumes.insert(volume.clone());
             }
+            Event::VolumeUpdated { volume, labels, annotations, spec } => self.volume_mut(volume, |v, _| {
+                v.meta.mark(labels, annotations, v.spec != *spec);
+                v.spec = spec.clone();
+            }),
             Event::VolumeReleased { volume } => {
                 self.volume_mut(volume, |v, _| v.phase = VolumePhase::Released);
             }
@@ -352,8 +364,8 @@ impl State {
 
     fn apply_config(&mut self, event: &Event) {
         match event {
-            Event::ClassApplied { class, spec } => {
-                let mut meta = self.new_meta(&Labels::new(), &Labels::new());
+            Event::ClassApplied { class, spec, labels, annotations } => {
+                let mut meta = self.new_meta(labels, annotations);
                 if let Some(old) = self.classes.get(class) {
                     meta.inherit(&old.meta);
                 }
@@ -430,6 +442,15 @@ impl State {
 }
 
 impl Meta {
+    /// Takes over what users wrote; the generation counts changes of the spec alone.
+    fn mark(&mut self, labels: &Labels, annotations: &Labels, is_spec_changed: bool) {
+        self.labels.clone_from(labels);
+        self.annotations.clone_from(annotations);
+        if is_spec_changed {
+            self.generation = self.generation.next();
+        }
+    }
+
     /// Goes on as the same object.
     fn inherit(&mut self, old: &Self) {
         self.uid = old.uid;
@@ -450,11 +471,7 @@ impl Node {
 
 impl Set {
     fn update(&mut self, labels: &Labels, annotations: &Labels, spec: &SetSpec) {
-        self.meta.labels.clone_from(labels);
-        self.meta.annotations.clone_from(annotations);
-        if self.spec != *spec {
-            self.meta.generation = self.meta.generation.next();
-        }
+        self.meta.mark(labels, annotations, self.spec != *spec);
         self.spec = spec.clone();
     }
 
@@ -493,6 +510,7 @@ impl Event {
             | Self::PodUnplaced { pod, .. }
             | Self::PodReported { pod, .. }
             | Self::PodBecameAvailable { pod, .. }
+            | Self::PodBecameUnavailable { pod, .. }
             | Self::PodDeletionRequested { pod, .. }
             | Self::PodRemoved { pod, .. }
             | Self::PodHeld { pod, .. }
@@ -500,11 +518,13 @@ impl Event {
             | Self::PodOrphaned { pod, .. }
             | Self::PodAdopted { pod, .. } => ("Pod", pod.clone()),
             Self::ClaimCreated { claim, .. }
+            | Self::ClaimUpdated { claim, .. }
             | Self::ClaimBound { claim, .. }
             | Self::ClaimDeletionRequested { claim }
             | Self::ClaimRemoved { claim }
             | Self::ClaimLost { claim } => ("PersistentVolumeClaim", claim.clone()),
             Self::VolumeCreated { volume, .. }
+            | Self::VolumeUpdated { volume, .. }
             | Self::VolumeReleased { volume }
             | Self::VolumeDeletionRequested { volume }
             | Self::VolumeRemoved { volume }

@@ -29,18 +29,18 @@ pub enum Command {
     ScaleSet { set: Key, replicas: u32, current: Option<u32> },
     /// Delete a set; `orphan` leaves its pods.
     DeleteSet { set: Key, orphan: bool },
-    /// Delete a pod.
-    DeletePod { pod: Key, grace_ms: Option<u64>, force: bool },
+    /// Delete a pod; with `uid`, as people see it, only the very pod that has it.
+    DeletePod { pod: Key, grace_ms: Option<u64>, force: bool, uid: Option<Name> },
     /// Make a claim.
-    ApplyClaim { claim: Key, labels: Labels, spec: ClaimSpec },
+    ApplyClaim { claim: Key, labels: Labels, spec: ClaimSpec, annotations: Labels },
     /// Delete a claim.
     DeleteClaim { claim: Key },
     /// Make a static volume.
-    ApplyVolume { volume: VolumeName, labels: Labels, spec: VolumeSpec },
+    ApplyVolume { volume: VolumeName, labels: Labels, spec: VolumeSpec, annotations: Labels },
     /// Delete a volume.
     DeleteVolume { volume: VolumeName },
     /// Make or change a class.
-    ApplyClass { class: ClassName, spec: ClassSpec },
+    ApplyClass { class: ClassName, spec: ClassSpec, labels: Labels, annotations: Labels },
     /// Delete a class.
     DeleteClass { class: ClassName },
     /// Make or change a service.
@@ -102,6 +102,9 @@ pub enum Rejection {
     /// The object moved on.
     #[error("{kind} \"{name}\" was changed at revision {actual}, not {expected}: read it again")]
     RevisionMoved { kind: &'static str, name: String, expected: Revision, actual: Revision },
+    /// Another pod has the name by now.
+    #[error("pod \"{name}\" has uid {actual}, not {expected}: it is another pod of that name")]
+    UidMoved { name: String, expected: String, actual: String },
     /// `--current-replicas` did not match.
     #[error("statefulset \"{name}\" has {actual} replicas, not {expected}")]
     ReplicasMoved { name: String, expected: u32, actual: u32 },

@@ -67,6 +67,7 @@ impl Draft {
         for event in events {
             self.record(event);
         }
+        let asked = self.events.len();
         if request.command == crate::Command::PassTime {
             self.dirty.pods.extend(self.state.ripening().cloned());
         }
@@ -77,12 +78,14 @@ impl Draft {
         if let Some(id) = &request.id {
             self.state.remember(id);
         }
+        let planned = u32::try_from(self.events.len() - asked).unwrap_or(u32::MAX);
         Ok(Outcome::Committed(Batch {
             base,
             at_ms,
             actor: request.actor.clone(),
             request: request.id.clone(),
             events: std::mem::take(&mut self.events),
+            planned,
         }))
     }
 
@@ -126,6 +129,10 @@ impl Dirty {
         let (kind, key) = event.object();
         match kind {
             "StatefulSet" => {
+                // How long its pods must be ready may have changed.
+                if let Event::SetUpdated { .. } = event {
+                    self.pods.extend(state.members(&key).map(|(pod, _)| pod.clone()));
+                }
                 self.sets.insert(key);
             }
             "Pod" => {
@@ -198,6 +205,11 @@ pub(crate) fn class_of<'a>(
         Some(name) => state.classes.get_key_value(name).map(|(name, class)| (name, &**class)),
         None => state.classes.iter().find(|(_, class)| class.spec.is_default).map(|(name, class)| (name, &**class)),
     }
+}
+
+/// The class that a claim of this wish gets: its own, or the default one if there is any.
+pub(crate) fn class_or_default(state: &State, class: Option<&ClassName>) -> Option<ClassName> {
+    class.cloned().or_else(|| class_of(state, None).map(|(name, _)| name.clone()))
 }
 
 /// The name of a volume that is provisioned for a claim.

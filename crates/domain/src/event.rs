@@ -21,6 +21,20 @@ pub struct Batch {
     pub request: Option<RequestId>,
     /// What happened.
     pub events: Vec<Event>,
+    /// How many of them, at the end, nobody asked for: planners saw that they follow.
+    pub planned: u32,
+}
+
+impl Batch {
+    /// Who decided the event at `index`: whoever asked, or the planner.
+    #[must_use]
+    pub fn decided_by(&self, index: usize) -> &str {
+        let asked = self.events.len().saturating_sub(self.planned as usize);
+        match self.events.get(index) {
+            Some(event) if asked <= index => event.planner(),
+            _ => self.actor.as_str(),
+        }
+    }
 }
 
 /// One fact.
@@ -53,6 +67,8 @@ pub enum Event {
     PodReported { pod: Key, uid: Uid, status: PodStatus },
     /// It has been ready long enough.
     PodBecameAvailable { pod: Key, uid: Uid },
+    /// It has not been ready long enough any more: its set asks for a longer time.
+    PodBecameUnavailable { pod: Key, uid: Uid },
     /// It is to go, gracefully.
     PodDeletionRequested { pod: Key, uid: Uid, grace_ms: u64, is_forced: bool },
     /// It is gone.
@@ -67,7 +83,9 @@ pub enum Event {
     PodAdopted { pod: Key, uid: Uid, owner: Uid, revision: RevisionName },
 
     /// A claim was made.
-    ClaimCreated { claim: Key, labels: Labels, spec: ClaimSpec },
+    ClaimCreated { claim: Key, labels: Labels, spec: ClaimSpec, annotations: Labels },
+    /// Its spec, labels or annotations were changed as a whole.
+    ClaimUpdated { claim: Key, labels: Labels, annotations: Labels, spec: ClaimSpec },
     /// It has its volume, and the volume has it.
     ClaimBound { claim: Key, volume: VolumeName },
     /// It is to go.
@@ -78,7 +96,9 @@ pub enum Event {
     ClaimLost { claim: Key },
 
     /// A volume was made, by a person or for a claim.
-    VolumeCreated { volume: VolumeName, labels: Labels, spec: VolumeSpec },
+    VolumeCreated { volume: VolumeName, labels: Labels, spec: VolumeSpec, annotations: Labels },
+    /// Its spec, labels or annotations were changed as a whole.
+    VolumeUpdated { volume: VolumeName, labels: Labels, annotations: Labels, spec: VolumeSpec },
     /// Its claim is gone.
     VolumeReleased { volume: VolumeName },
     /// Its storage is to be removed.
@@ -93,7 +113,7 @@ pub enum Event {
     AttachmentReleased { volume: VolumeName, node: NodeName, fence: Fence, cause: RemovalCause },
 
     /// A class was made or changed.
-    ClassApplied { class: ClassName, spec: ClassSpec },
+    ClassApplied { class: ClassName, spec: ClassSpec, labels: Labels, annotations: Labels },
     /// It is gone.
     ClassRemoved { class: ClassName },
     /// A service was made or changed.

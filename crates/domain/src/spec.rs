@@ -5,6 +5,12 @@ use crate::id::{ClassName, Key, Name, NodeName, Ordinal};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// The driver of volumes that are directories under a root that all nodes share. It cannot refuse a writer that was
+/// left behind.
+pub const DRIVER_DIR: &str = "dir.holdfast.dev";
+/// The driver whose volume server checks the fence of every write.
+pub const DRIVER_FENCED: &str = "fenced.holdfast.dev";
+
 /// Labels or annotations.
 pub type Labels = BTreeMap<Name, Name>;
 
@@ -340,6 +346,8 @@ pub struct ClaimTemplate {
     pub labels: Labels,
     /// What each asks for.
     pub spec: ClaimSpec,
+    /// Annotations of the claims.
+    pub annotations: Labels,
 }
 
 /// A wish for a volume.

@@ -3,6 +3,7 @@
 use crate::draft::spoken;
 use crate::id::{Key, NodeName, Ordinal};
 use crate::object::{Hold, Pod, Set};
+use crate::spec::DRIVER_FENCED;
 use crate::state::State;
 use std::fmt::Write as _;
 
@@ -189,7 +190,7 @@ pub fn exits(pod: &Key, node: &NodeName) -> Vec<Exit> {
 /// What a driver does about a writer that was left behind.
 fn stale_writer_word(driver: &str) -> &'static str {
     match driver {
-        "fenced" => "refuses a writer with a lower fence",
+        DRIVER_FENCED => "refuses a writer with a lower fence",
         _ => "cannot refuse a writer that was left behind",
     }
 }

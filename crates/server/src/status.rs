@@ -101,6 +101,7 @@ pub(crate) fn rejected(rejection: &Rejection) -> Status {
         Rejection::AlreadyExists { .. } => (Code::AlreadyExists, "AlreadyExists"),
         Rejection::Immutable { .. } => (Code::FailedPrecondition, "Immutable"),
         Rejection::RevisionMoved { .. } => (Code::Aborted, "RevisionMoved"),
+        Rejection::UidMoved { .. } => (Code::Aborted, "UidMoved"),
         Rejection::ReplicasMoved { .. } => (Code::Aborted, "ReplicasMoved"),
         Rejection::NodeIsAlive { .. } => (Code::FailedPrecondition, "NodeIsAlive"),
         Rejection::IncarnationSuperseded { .. } => (Code::FailedPrecondition, "IncarnationSuperseded"),

@@ -20,7 +20,7 @@ use prost::encoding::WireType;
 
 record! {
     Key { 1: namespace, 2: name }
-    Batch { 1: base, 2: at_ms, 3: actor, 4: request, 5: events }
+    Batch { 1: base, 2: at_ms, 3: actor, 4: request, 5: events, 6: planned }
     Request { 1: actor, 2: id, 3: expected, 4: command }
     Registration {
         1: boot_id, 2: machine_id, 3: capacity, 4: pods_max, 5: labels, 6: taints, 7: info, 8: leftovers,
@@ -51,22 +51,25 @@ variants! {
         38: PodResumed { 1: pod, 2: uid },
         39: PodOrphaned { 1: pod, 2: uid },
         40: PodAdopted { 1: pod, 2: uid, 3: owner, 4: revision },
+        41: PodBecameUnavailable { 1: pod, 2: uid },
 
-        60: ClaimCreated { 1: claim, 2: labels, 3: spec },
+        60: ClaimCreated { 1: claim, 2: labels, 3: spec, 4: annotations },
         61: ClaimBound { 1: claim, 2: volume },
         62: ClaimDeletionRequested { 1: claim },
         63: ClaimRemoved { 1: claim },
         64: ClaimLost { 1: claim },
+        65: ClaimUpdated { 1: claim, 2: labels, 3: annotations, 4: spec },
 
-        70: VolumeCreated { 1: volume, 2: labels, 3: spec },
+        70: VolumeCreated { 1: volume, 2: labels, 3: spec, 4: annotations },
         71: VolumeReleased { 1: volume },
         72: VolumeDeletionRequested { 1: volume },
         73: VolumeRemoved { 1: volume },
         74: AttachmentRequested { 1: volume, 2: node, 3: fence },
         75: VolumeAttached { 1: volume, 2: node, 3: fence },
         76: AttachmentReleased { 1: volume, 2: node, 3: fence, 4: cause },
+        77: VolumeUpdated { 1: volume, 2: labels, 3: annotations, 4: spec },
 
-        90: ClassApplied { 1: class, 2: spec },
+        90: ClassApplied { 1: class, 2: spec, 3: labels, 4: annotations },
         91: ClassRemoved { 1: class },
         92: ServiceApplied { 1: service, 2: labels, 3: annotations, 4: spec },
         93: ServiceRemoved { 1: service },
@@ -95,13 +98,13 @@ variants! {
         10: ApplySet { 1: set, 2: labels, 3: annotations, 4: spec },
         11: ScaleSet { 1: set, 2: replicas, 3: current },
         12: DeleteSet { 1: set, 2: orphan },
-        20: DeletePod { 1: pod, 2: grace_ms, 3: force },
+        20: DeletePod { 1: pod, 2: grace_ms, 3: force, 4: uid },
 
-        30: ApplyClaim { 1: claim, 2: labels, 3: spec },
+        30: ApplyClaim { 1: claim, 2: labels, 3: spec, 4: annotations },
         31: DeleteClaim { 1: claim },
-        32: ApplyVolume { 1: volume, 2: labels, 3: spec },
+        32: ApplyVolume { 1: volume, 2: labels, 3: spec, 4: annotations },
         33: DeleteVolume { 1: volume },
-        34: ApplyClass { 1: class, 2: spec },
+        34: ApplyClass { 1: class, 2: spec, 3: labels, 4: annotations },
         35: DeleteClass { 1: class },
         40: ApplyService { 1: service, 2: labels, 3: annotations, 4: spec },
         41: DeleteService { 1: service },
@@ -168,7 +171,7 @@ record! {
     Toleration { 1: key, 2: value, 3: effect }
     Taint { 1: key, 2: value, 3: effect }
     AntiAffinity { 1: labels, 2: weight }
-    ClaimTemplate { 1: name, 2: labels, 3: spec }
+    ClaimTemplate { 1: name, 2: labels, 3: spec, 4: annotations }
     ClaimSpec { 1: access, 2: class, 3: request_bytes, 4: volume, 5: selector }
     AccessModes { 1: read_write_once, 2: read_write_once_pod, 3: read_only_many, 4: read_write_many }
     VolumeSpec {

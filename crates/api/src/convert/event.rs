@@ -13,16 +13,20 @@ use std::collections::BTreeMap;
 /// Writes the events of a batch; `state` is the state after it.
 #[must_use]
 pub fn events_to_wire(state: &State, batch: &Batch) -> Vec<v1::Event> {
-    revisions_of(batch).map(|(revision, event)| event_to_wire(state, batch, revision, event)).collect()
+    let to_wire = |(index, (revision, event))| v1::Event {
+        at_ms: batch.at_ms,
+        actor: batch.decided_by(index).to_owned(),
+        ..event_to_wire(state, revision, event)
+    };
+    revisions_of(batch).enumerate().map(to_wire).collect()
 }
 
-fn event_to_wire(state: &State, batch: &Batch, revision: Revision, event: &Event) -> v1::Event {
+/// All but when and by whom.
+fn event_to_wire(state: &State, revision: Revision, event: &Event) -> v1::Event {
     let (kind, key) = event.object();
     let uid = uid_of(state, revision, event, kind, &key);
     v1::Event {
         revision: revision.0,
-        at_ms: batch.at_ms,
-        actor: batch.actor.to_string(),
         r#type: event.variant_name().to_owned(),
         kind: kind.to_owned(),
         namespace: key.namespace.to_string(),
@@ -30,6 +34,7 @@ fn event_to_wire(state: &State, batch: &Batch, revision: Revision, event: &Event
         uid: uid.map(|uid| uid_text(&state.cluster, uid)).unwrap_or_default(),
         message: sentence(event),
         details: details(event),
+        ..v1::Event::default()
     }
 }
 
@@ -38,6 +43,7 @@ fn uid_of(state: &State, revision: Revision, event: &Event, kind: &str, key: &Ke
     match event {
         Event::PodReported { uid, .. }
         | Event::PodBecameAvailable { uid, .. }
+        | Event::PodBecameUnavailable { uid, .. }
         | Event::PodDeletionRequested { uid, .. }
         | Event::PodRemoved { uid, .. }
         | Event::PodHeld { uid, .. }
@@ -95,6 +101,9 @@ pub fn sentence(event: &Event) -> String {
             format!("pod {name} is {} and {ready}{reason}", phase_text(status.phase))
         }
         Event::PodBecameAvailable { .. } => format!("pod {name} has been ready long enough to count as available"),
+        Event::PodBecameUnavailable { .. } => {
+            format!("pod {name} has not been ready long enough for what its set asks now")
+        }
         Event::PodDeletionRequested { grace_ms, is_forced, .. } => {
             let by_force = if *is_forced { " by force" } else { "" };
             format!("pod {name} is to stop{by_force} within {} s", grace_ms / 1000)
@@ -108,12 +117,14 @@ pub fn sentence(event: &Event) -> String {
         Event::PodAdopted { revision, .. } => format!("pod {name} was taken over by its set at revision {revision}"),
 
         Event::ClaimCreated { .. } => format!("claim {name} was made"),
+        Event::ClaimUpdated { .. } => format!("claim {name} was changed"),
         Event::ClaimBound { volume, .. } => format!("claim {name} is bound to volume {volume}"),
         Event::ClaimDeletionRequested { .. } => format!("claim {name} is to go when no pod uses it"),
         Event::ClaimRemoved { .. } => format!("claim {name} is gone"),
         Event::ClaimLost { .. } => format!("claim {name} lost its volume"),
 
         Event::VolumeCreated { .. } => format!("volume {name} was made"),
+        Event::VolumeUpdated { .. } => format!("volume {name} was changed"),
         Event::VolumeReleased { .. } => format!("volume {name} is released: its claim is gone"),
         Event::VolumeDeletionRequested { .. } => format!("the storage of volume {name} is to be removed"),
         Event::VolumeRemoved { .. } => format!("volume {name} is gone"),
@@ -205,6 +216,7 @@ fn details(event: &Event) -> BTreeMap<String, String> {
         | Event::PodUnplaced { .. }
         | Event::PodReported { .. }
         | Event::PodBecameAvailable { .. }
+        | Event::PodBecameUnavailable { .. }
         | Event::PodDeletionRequested { .. }
         | Event::PodRemoved { .. }
         | Event::PodHeld { .. }
@@ -231,10 +243,12 @@ fn details(event: &Event) -> BTreeMap<String, String> {
         Event::ClusterFormed { .. }
         | Event::SetRemoved { .. }
         | Event::ClaimCreated { .. }
+        | Event::ClaimUpdated { .. }
         | Event::ClaimDeletionRequested { .. }
         | Event::ClaimRemoved { .. }
         | Event::ClaimLost { .. }
         | Event::VolumeCreated { .. }
+        | Event::VolumeUpdated { .. }
         | Event::VolumeReleased { .. }
         | Event::VolumeDeletionRequested { .. }
         | Event::VolumeRemoved { .. }
@@ -272,7 +286,10 @@ fn pod_details(event: &Event) -> Vec<(&'static str, String)> {
             vec![("node", node.to_string()), ("heardAtMs", heard_at_ms.to_string())]
         }
         Event::PodAdopted { revision, .. } => vec![("revision", revision.to_string())],
-        Event::PodBecameAvailable { .. } | Event::PodResumed { .. } | Event::PodOrphaned { .. } => Vec::new(),
+        Event::PodBecameAvailable { .. }
+        | Event::PodBecameUnavailable { .. }
+        | Event::PodResumed { .. }
+        | Event::PodOrphaned { .. } => Vec::new(),
         _ => unreachable!("details sends only events of pods here"),
     }
 }

@@ -22,7 +22,7 @@ pub use pod::{address_text, pod_to_wire};
 pub use service::{service_from_wire, service_to_wire};
 pub use set::{REPLICAS_MAX, replicas_from_wire, set_from_wire, set_onto, set_revisions_to_wire, set_to_wire};
 pub use storage::{
-    DIR_DRIVER, attachment_to_wire, attachments_to_wire, claim_from_wire, claim_onto, claim_to_wire, class_from_wire,
+    attachment_to_wire, attachments_to_wire, claim_from_wire, claim_onto, claim_to_wire, class_from_wire,
     class_to_wire, volume_from_wire, volume_onto, volume_to_wire,
 };
 pub use why::why_to_wire;

@@ -106,7 +106,9 @@ fn claim_templates_from_wire(wire: &[v1::PersistentVolumeClaim], at: At<'_>) -> 
         if spec.volume.is_some() {
             return Err(at.to("spec").to("volumeName").refuse("cannot be the same for every pod"));
         }
-        templates.push(ClaimTemplate { name, labels: meta_at.to("labels").labels(&meta.labels)?, spec });
+        let labels = meta_at.to("labels").labels(&meta.labels)?;
+        let annotations = meta_at.to("annotations").annotations(&meta.annotations)?;
+        templates.push(ClaimTemplate { name, labels, spec, annotations });
     }
     Ok(templates)
 }
@@ -180,6 +182,7 @@ fn claim_template_to_wire(template: &ClaimTemplate) -> v1::PersistentVolumeClaim
         metadata: Some(v1::ObjectMeta {
             name: template.name.to_string(),
             labels: labels_to_wire(&template.labels),
+            annotations: labels_to_wire(&template.annotations),
             ..v1::ObjectMeta::default()
         }),
         spec: Some(claim_spec_to_wire(&template.spec)),

@@ -10,12 +10,9 @@ use crate::v1;
 use domain::State;
 use domain::id::{ClassName, Key, Name, NodeName, Uid, VolumeName};
 use domain::object::{Attachment, Claim, Class, Volume, VolumePhase};
-use domain::spec::{AccessModes, ClaimSpec, ClassSpec, Labels, Reclaim, VolumeSpec};
+use domain::spec::{AccessModes, ClaimSpec, ClassSpec, DRIVER_DIR, Labels, Reclaim, VolumeSpec};
 use domain::uid_text;
 use std::collections::BTreeMap;
-
-/// The driver of volumes that name none: directories under a root that all nodes share.
-pub const DIR_DRIVER: &str = "dir.holdfast";
 
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
@@ -23,10 +20,10 @@ const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 ///
 /// # Errors
 /// The first field that breaks a rule.
-pub fn claim_from_wire(wire: &v1::PersistentVolumeClaim) -> Result<(Key, Labels, ClaimSpec), FieldError> {
-    let Marks { key, labels, annotations: _ } = marks_from_wire(wire.metadata.as_ref(), check_subdomain)?;
+pub fn claim_from_wire(wire: &v1::PersistentVolumeClaim) -> Result<(Key, Labels, Labels, ClaimSpec), FieldError> {
+    let Marks { key, labels, annotations } = marks_from_wire(wire.metadata.as_ref(), check_subdomain)?;
     let spec = claim_spec_from_wire(wire.spec.as_ref(), At::root("spec"))?;
-    Ok((key, labels, spec))
+    Ok((key, labels, annotations, spec))
 }
 
 /// What an apply means for a claim that is there: the volume that it was bound to was not asked for.
@@ -164,8 +161,8 @@ fn claim_condition(state: &State, key: &Key, claim: &Claim) -> Option<v1::Condit
 ///
 /// # Errors
 /// The first field that breaks a rule.
-pub fn volume_from_wire(wire: &v1::PersistentVolume) -> Result<(VolumeName, Labels, VolumeSpec), FieldError> {
-    let Marks { key, labels, annotations: _ } = marks_from_wire(wire.metadata.as_ref(), check_subdomain)?;
+pub fn volume_from_wire(wire: &v1::PersistentVolume) -> Result<(VolumeName, Labels, Labels, VolumeSpec), FieldError> {
+    let Marks { key, labels, annotations } = marks_from_wire(wire.metadata.as_ref(), check_subdomain)?;
     let at = At::root("spec");
     let spec = at.required(wire.spec.as_ref())?;
     let capacity_at = at.to("capacity");
@@ -178,7 +175,7 @@ pub fn volume_from_wire(wire: &v1::PersistentVolume) -> Result<(VolumeName, Labe
         name => ClassName::from(at.to("storageClassName").name(name, check_subdomain)?.as_str()),
     };
     let (driver, handle) = match &spec.csi {
-        None => (DIR_DRIVER.into(), key.name.clone()),
+        None => (DRIVER_DIR.into(), key.name.clone()),
         Some(csi) => {
             let at = at.to("csi");
             let driver = at.to("driver").name(&csi.driver, check_subdomain)?;
@@ -196,7 +193,7 @@ pub fn volume_from_wire(wire: &v1::PersistentVolume) -> Result<(VolumeName, Labe
         nodes: Vec::new(),
         claim,
     };
-    Ok((key.name.as_str().into(), labels, spec))
+    Ok((key.name.as_str().into(), labels, annotations, spec))
 }
 
 fn claim_ref_from_wire(wire: &v1::ObjectReference, at: At<'_>) -> Result<Key, FieldError> {
@@ -269,9 +266,10 @@ fn reclaim_to_wire(reclaim: Reclaim) -> String {
 ///
 /// # Errors
 /// The first field that breaks a rule.
-pub fn class_from_wire(wire: &v1::StorageClass) -> Result<(ClassName, ClassSpec), FieldError> {
-    let Marks { key, labels: _, annotations } = marks_from_wire(wire.metadata.as_ref(), check_subdomain)?;
-    let is_default = annotations.get(&DEFAULT_CLASS.into()).is_some_and(|value| value.as_str() == "true");
+pub fn class_from_wire(wire: &v1::StorageClass) -> Result<(ClassName, Labels, Labels, ClassSpec), FieldError> {
+    let Marks { key, labels, mut annotations } = marks_from_wire(wire.metadata.as_ref(), check_subdomain)?;
+    // It is a field of its own here, and shown as an annotation again.
+    let is_default = annotations.remove(&DEFAULT_CLASS.into()).is_some_and(|value| value.as_str() == "true");
     let reclaims = [("Delete", Reclaim::Delete), ("Retain", Reclaim::Retain)];
     let bindings = [("Immediate", false), ("WaitForFirstConsumer", true)];
     let parameters = wire.parameters.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into()));
@@ -283,7 +281,7 @@ pub fn class_from_wire(wire: &v1::StorageClass) -> Result<(ClassName, ClassSpec)
         is_default,
         parameters: parameters.collect(),
     };
-    Ok((key.name.as_str().into(), spec))
+    Ok((key.name.as_str().into(), labels, annotations, spec))
 }
 
 /// A driver's name, or `kubernetes.io/no-provisioner`, which is what classes of volumes made by hand are called.

@@ -105,6 +105,7 @@ fn set_spec() -> SetSpec {
             name: "www".into(),
             labels: labels(&[("app", "web")]),
             spec: claim_spec(),
+            annotations: Labels::new(),
         }],
         min_ready_ms: 5_000,
         revision_history_max: 10,
@@ -235,36 +236,68 @@ fn pod_events() -> Vec<Event> {
         Event::PodHeld { pod: pod.clone(), uid, node: "n1".into(), heard_at_ms: 1_700_000_000_000 },
         Event::PodResumed { pod: pod.clone(), uid },
         Event::PodOrphaned { pod: pod.clone(), uid },
-        Event::PodAdopted { pod, uid, owner: Uid(2), revision: "web-1a2b".into() },
+        Event::PodAdopted { pod: pod.clone(), uid, owner: Uid(2), revision: "web-1a2b".into() },
+        Event::PodBecameUnavailable { pod, uid },
     ]
 }
 
 fn claim_events() -> Vec<Event> {
+    let annotations = labels(&[("note", "claim")]);
+    let labels = labels(&[("app", "web")]);
     vec![
-        Event::ClaimCreated { claim: claim(), labels: labels(&[("app", "web")]), spec: claim_spec() },
+        Event::ClaimCreated { claim: claim(), labels: labels.clone(), spec: claim_spec(), annotations: Labels::new() },
         Event::ClaimBound { claim: claim(), volume: "pv-1".into() },
         Event::ClaimDeletionRequested { claim: claim() },
         Event::ClaimRemoved { claim: claim() },
         Event::ClaimLost { claim: claim() },
+        Event::ClaimCreated {
+            claim: claim(),
+            labels: labels.clone(),
+            spec: claim_spec(),
+            annotations: annotations.clone(),
+        },
+        Event::ClaimUpdated { claim: claim(), labels, annotations, spec: claim_spec() },
     ]
 }
 
 fn volume_events() -> Vec<Event> {
     let (volume, node, fence) = (domain::id::VolumeName::new("pv-1"), domain::id::NodeName::new("n1"), Fence(7));
     vec![
-        Event::VolumeCreated { volume: volume.clone(), labels: labels(&[("kind", "ssd")]), spec: volume_spec() },
+        Event::VolumeCreated {
+            volume: volume.clone(),
+            labels: labels(&[("kind", "ssd")]),
+            spec: volume_spec(),
+            annotations: Labels::new(),
+        },
         Event::VolumeReleased { volume: volume.clone() },
         Event::VolumeDeletionRequested { volume: volume.clone() },
         Event::VolumeRemoved { volume: volume.clone() },
         Event::AttachmentRequested { volume: volume.clone(), node: node.clone(), fence },
         Event::VolumeAttached { volume: volume.clone(), node: node.clone(), fence },
-        Event::AttachmentReleased { volume, node, fence, cause: RemovalCause::Stopped },
+        Event::AttachmentReleased { volume: volume.clone(), node, fence, cause: RemovalCause::Stopped },
+        Event::VolumeCreated {
+            volume: volume.clone(),
+            labels: Labels::new(),
+            spec: volume_spec(),
+            annotations: labels(&[("note", "volume")]),
+        },
+        Event::VolumeUpdated {
+            volume,
+            labels: labels(&[("kind", "ssd")]),
+            annotations: labels(&[("note", "volume")]),
+            spec: volume_spec(),
+        },
     ]
 }
 
 fn other_events() -> Vec<Event> {
     vec![
-        Event::ClassApplied { class: "fast".into(), spec: class_spec() },
+        Event::ClassApplied {
+            class: "fast".into(),
+            spec: class_spec(),
+            labels: Labels::new(),
+            annotations: Labels::new(),
+        },
         Event::ClassRemoved { class: "fast".into() },
         Event::ServiceApplied {
             service: Key::new("default", "web-svc"),
@@ -273,6 +306,12 @@ fn other_events() -> Vec<Event> {
             spec: service_spec(),
         },
         Event::ServiceRemoved { service: Key::new("default", "web-svc") },
+        Event::ClassApplied {
+            class: "fast".into(),
+            spec: class_spec(),
+            labels: labels(&[("tier", "fast")]),
+            annotations: labels(&[("note", "class")]),
+        },
     ]
 }
 
@@ -303,12 +342,22 @@ pub(crate) fn commands() -> Vec<Command> {
         Command::ApplySet { set: set(), labels: labels.clone(), annotations: labels.clone(), spec: set_spec() },
         Command::ScaleSet { set: set(), replicas: 4, current: Some(0) },
         Command::DeleteSet { set: set(), orphan: true },
-        Command::DeletePod { pod: pod(), grace_ms: Some(0), force: true },
-        Command::ApplyClaim { claim: claim(), labels: labels.clone(), spec: claim_spec() },
+        Command::DeletePod { pod: pod(), grace_ms: Some(0), force: true, uid: Some("c-12".into()) },
+        Command::ApplyClaim { claim: claim(), labels: labels.clone(), spec: claim_spec(), annotations: labels.clone() },
         Command::DeleteClaim { claim: claim() },
-        Command::ApplyVolume { volume: "pv-1".into(), labels: labels.clone(), spec: volume_spec() },
+        Command::ApplyVolume {
+            volume: "pv-1".into(),
+            labels: labels.clone(),
+            spec: volume_spec(),
+            annotations: labels.clone(),
+        },
         Command::DeleteVolume { volume: "pv-1".into() },
-        Command::ApplyClass { class: "fast".into(), spec: class_spec() },
+        Command::ApplyClass {
+            class: "fast".into(),
+            spec: class_spec(),
+            labels: labels.clone(),
+            annotations: labels.clone(),
+        },
         Command::DeleteClass { class: "fast".into() },
         Command::ApplyService { service: set(), labels: labels.clone(), annotations: labels, spec: service_spec() },
         Command::DeleteService { service: set() },
@@ -412,6 +461,7 @@ pub(crate) fn state() -> State {
             Event::PodHeld { pod: pod(), uid, node: "n1".into(), heard_at_ms: 1_700_000_000_000 },
             Event::PodUnplaced { pod: Key::new("default", "web-3"), why: Unplaced::default() },
         ],
+        planned: 0,
     };
     assert!(state.apply_batch(&batch));
     state

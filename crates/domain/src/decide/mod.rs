@@ -7,8 +7,8 @@ mod storage;
 
 use crate::command::{Command, Rejection, Request};
 use crate::event::{Event, RemovalCause};
-use crate::id::{Key, Revision};
-use crate::object::Pod;
+use crate::id::{Key, Name, Revision, uid_text};
+use crate::object::{Meta, Pod};
 use crate::state::State;
 
 type Decision = Result<Vec<Event>, Rejection>;
@@ -27,12 +27,18 @@ pub(crate) fn decide(state: &State, request: &Request, _at_ms: u64) -> Decision 
         Command::ApplySet { set, labels, annotations, spec } => set::apply(state, set, labels, annotations, spec),
         Command::ScaleSet { set, replicas, current } => set::scale(state, set, *replicas, *current),
         Command::DeleteSet { set, orphan } => set::delete(state, set, *orphan),
-        Command::DeletePod { pod, grace_ms, force } => delete_pod(state, pod, *grace_ms, *force),
-        Command::ApplyClaim { claim, labels, spec } => storage::apply_claim(state, claim, labels, spec),
+        Command::DeletePod { pod, grace_ms, force, uid } => delete_pod(state, pod, *grace_ms, *force, uid.as_ref()),
+        Command::ApplyClaim { claim, labels, spec, annotations } => {
+            storage::apply_claim(state, claim, labels, annotations, spec)
+        }
         Command::DeleteClaim { claim } => storage::delete_claim(state, claim),
-        Command::ApplyVolume { volume, labels, spec } => storage::apply_volume(state, volume, labels, spec),
+        Command::ApplyVolume { volume, labels, spec, annotations } => {
+            storage::apply_volume(state, volume, labels, annotations, spec)
+        }
         Command::DeleteVolume { volume } => storage::delete_volume(state, volume),
-        Command::ApplyClass { class, spec } => Ok(storage::apply_class(state, class, spec)),
+        Command::ApplyClass { class, spec, labels, annotations } => {
+            Ok(storage::apply_class(state, class, labels, annotations, spec))
+        }
         Command::DeleteClass { class } => storage::delete_class(state, class),
         Command::ApplyService { service, labels, annotations, spec } => {
             Ok(storage::apply_service(state, service, labels, annotations, spec))
@@ -56,35 +62,57 @@ fn not_found(kind: &'static str, name: impl ToString) -> Rejection {
     Rejection::NotFound { kind, name: name.to_string() }
 }
 
-/// Refuses when the object moved on since the caller read it.
+/// Refuses when the object moved on since the caller read it. Revision 0 says that it must not exist.
 fn check_expected(state: &State, request: &Request) -> Result<(), Rejection> {
-    let Some(expected) = request.expected else { return Ok(()) };
-    let found = match &request.command {
-        Command::ApplySet { set, .. } | Command::ScaleSet { set, .. } | Command::DeleteSet { set, .. } => {
-            state.sets.get(set).map(|s| ("statefulset", set.name.to_string(), s.meta.modified))
-        }
-        Command::DeletePod { pod, .. } => state.pods.get(pod).map(|p| ("pod", pod.name.to_string(), p.meta.modified)),
-        Command::DeleteClaim { claim } => {
-            state.claims.get(claim).map(|c| ("persistentvolumeclaim", claim.name.to_string(), c.meta.modified))
-        }
-        Command::ApplyService { service, .. } => {
-            state.services.get(service).map(|s| ("service", service.name.to_string(), s.meta.modified))
-        }
-        Command::CordonNode { node } | Command::UncordonNode { node } | Command::RemoveNode { node } => {
-            state.nodes.get(node).map(|n| ("node", node.to_string(), n.meta.modified))
-        }
-        _ => None,
+    let (Some(expected), Some((kind, name, actual))) = (request.expected, target(state, &request.command)) else {
+        return Ok(());
     };
-    match found {
-        Some((kind, name, actual)) if actual != expected => {
-            Err(Rejection::RevisionMoved { kind, name, expected, actual })
-        }
-        _ => Ok(()),
+    match actual {
+        Some(actual) if actual == expected => Ok(()),
+        Some(actual) => Err(Rejection::RevisionMoved { kind, name, expected, actual }),
+        None if expected == Revision(0) => Ok(()),
+        None => Err(Rejection::NotFound { kind, name }),
     }
 }
 
-fn delete_pod(state: &State, key: &Key, grace_ms: Option<u64>, force: bool) -> Decision {
+/// What a person's command changes: its kind, its name, and the revision that last changed it if it is there.
+fn target(state: &State, command: &Command) -> Option<(&'static str, String, Option<Revision>)> {
+    let named = |kind, key: &Key, meta: Option<&Meta>| (kind, key.name.to_string(), meta.map(|meta| meta.modified));
+    let (kind, name, modified) = match command {
+        Command::ApplySet { set, .. } | Command::ScaleSet { set, .. } | Command::DeleteSet { set, .. } => {
+            named("statefulset", set, state.sets.get(set).map(|s| &s.meta))
+        }
+        Command::DeletePod { pod, .. } => named("pod", pod, state.pods.get(pod).map(|p| &p.meta)),
+        Command::ApplyClaim { claim, .. } | Command::DeleteClaim { claim } => {
+            named("persistentvolumeclaim", claim, state.claims.get(claim).map(|c| &c.meta))
+        }
+        Command::ApplyService { service, .. } | Command::DeleteService { service } => {
+            named("service", service, state.services.get(service).map(|s| &s.meta))
+        }
+        Command::ApplyVolume { volume, .. } | Command::DeleteVolume { volume } => {
+            ("persistentvolume", volume.to_string(), state.volumes.get(volume).map(|v| v.meta.modified))
+        }
+        Command::ApplyClass { class, .. } | Command::DeleteClass { class } => {
+            ("storageclass", class.to_string(), state.classes.get(class).map(|c| c.meta.modified))
+        }
+        Command::CordonNode { node } | Command::UncordonNode { node } | Command::RemoveNode { node } => {
+            ("node", node.to_string(), state.nodes.get(node).map(|n| n.meta.modified))
+        }
+        Command::FormCluster { .. }
+        | Command::RegisterNode { .. }
+        | Command::Report { .. }
+        | Command::NoteSilence { .. }
+        | Command::PassTime => return None,
+    };
+    Some((kind, name, modified))
+}
+
+fn delete_pod(state: &State, key: &Key, grace_ms: Option<u64>, force: bool, uid: Option<&Name>) -> Decision {
     let pod = state.pods.get(key).ok_or_else(|| not_found("pod", &key.name))?;
+    let actual = uid_text(&state.cluster, pod.meta.uid);
+    if let Some(expected) = uid.filter(|uid| uid.as_str() != actual) {
+        return Err(Rejection::UidMoved { name: key.name.to_string(), expected: expected.to_string(), actual });
+    }
     if force && pod.hold.is_some() {
         return Ok(removal(state, key, pod, &RemovalCause::ForceDeleted));
     }

@@ -4,6 +4,7 @@ use super::{Decision, not_found};
 use crate::command::Rejection;
 use crate::event::Event;
 use crate::id::Key;
+use crate::object::Pod;
 use crate::spec::{Labels, SetSpec};
 use crate::state::State;
 
@@ -37,7 +38,21 @@ pub(super) fn apply(state: &State, key: &Key, labels: &Labels, annotations: &Lab
     if set.spec == spec && set.meta.labels == *labels && set.meta.annotations == *annotations {
         return Ok(Vec::new());
     }
-    Ok(vec![Event::SetUpdated { set: key.clone(), labels: labels.clone(), annotations: annotations.clone(), spec }])
+    let mut events = no_longer_available(state, key, &spec);
+    let (labels, annotations) = (labels.clone(), annotations.clone());
+    events.push(Event::SetUpdated { set: key.clone(), labels, annotations, spec });
+    Ok(events)
+}
+
+/// Pods that have not been ready for as long as the set asks from now on (semantics A3-33): known before any planner
+/// counts on them.
+fn no_longer_available(state: &State, key: &Key, spec: &SetSpec) -> Vec<Event> {
+    let is_early = |pod: &Pod| state.at_ms < pod.ready_at_ms.saturating_add(spec.min_ready_ms);
+    state
+        .members(key)
+        .filter(|(_, pod)| pod.is_available && is_early(pod))
+        .map(|(pod_key, pod)| Event::PodBecameUnavailable { pod: pod_key.clone(), uid: pod.meta.uid })
+        .collect()
 }
 
 /// Two sets whose claims have the same names would share data (Decision 9).

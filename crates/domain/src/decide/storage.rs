@@ -2,28 +2,40 @@
 
 use super::{Decision, not_found};
 use crate::command::Rejection;
+use crate::draft::class_or_default;
 use crate::event::Event;
 use crate::id::{ClassName, Key, VolumeName};
 use crate::object::VolumePhase;
 use crate::spec::{ClaimSpec, ClassSpec, Labels, Reclaim, ServiceSpec, VolumeSpec};
 use crate::state::State;
 
-pub(super) fn apply_claim(state: &State, key: &Key, labels: &Labels, spec: &ClaimSpec) -> Decision {
-    match state.claims.get(key) {
-        None => Ok(vec![Event::ClaimCreated { claim: key.clone(), labels: labels.clone(), spec: spec.clone() }]),
-        // The class may have been filled in for the claim; everything else is as it was made.
-        Some(claim)
-            if claim.spec == *spec || claim.spec == (ClaimSpec { class: claim.spec.class.clone(), ..spec.clone() }) =>
-        {
-            Ok(Vec::new())
-        }
-        Some(_) => Err(Rejection::Invalid {
+pub(super) fn apply_claim(
+    state: &State,
+    key: &Key,
+    labels: &Labels,
+    annotations: &Labels,
+    spec: &ClaimSpec,
+) -> Decision {
+    let (labels, annotations) = (labels.clone(), annotations.clone());
+    let Some(claim) = state.claims.get(key) else {
+        let spec = ClaimSpec { class: class_or_default(state, spec.class.as_ref()), ..spec.clone() };
+        return Ok(vec![Event::ClaimCreated { claim: key.clone(), labels, spec, annotations }]);
+    };
+    // The class that was filled in was not asked for, and stays.
+    let class = spec.class.clone().or_else(|| claim.spec.class.clone());
+    let spec = ClaimSpec { class, ..spec.clone() };
+    if claim.spec != spec {
+        return Err(Rejection::Invalid {
             kind: "persistentvolumeclaim",
             name: key.name.to_string(),
             field: "spec",
             rule: "may not be changed".to_owned(),
-        }),
+        });
     }
+    if claim.meta.labels == labels && claim.meta.annotations == annotations {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Event::ClaimUpdated { claim: key.clone(), labels, annotations, spec }])
 }
 
 pub(super) fn delete_claim(state: &State, key: &Key) -> Decision {
@@ -34,16 +46,24 @@ pub(super) fn delete_claim(state: &State, key: &Key) -> Decision {
     Ok(vec![Event::ClaimDeletionRequested { claim: key.clone() }])
 }
 
-pub(super) fn apply_volume(state: &State, name: &VolumeName, labels: &Labels, spec: &VolumeSpec) -> Decision {
+pub(super) fn apply_volume(
+    state: &State,
+    name: &VolumeName,
+    labels: &Labels,
+    annotations: &Labels,
+    spec: &VolumeSpec,
+) -> Decision {
+    let (volume, labels, annotations, spec) = (name.clone(), labels.clone(), annotations.clone(), spec.clone());
     match state.volumes.get(name) {
-        None => Ok(vec![Event::VolumeCreated { volume: name.clone(), labels: labels.clone(), spec: spec.clone() }]),
-        Some(volume) if volume.spec == *spec => Ok(Vec::new()),
-        Some(_) => Err(Rejection::Invalid {
+        None => Ok(vec![Event::VolumeCreated { volume, labels, spec, annotations }]),
+        Some(known) if known.spec != spec => Err(Rejection::Invalid {
             kind: "persistentvolume",
             name: name.to_string(),
             field: "spec",
             rule: "may not be changed".to_owned(),
         }),
+        Some(known) if known.meta.labels == labels && known.meta.annotations == annotations => Ok(Vec::new()),
+        Some(_) => Ok(vec![Event::VolumeUpdated { volume, labels, annotations, spec }]),
     }
 }
 
@@ -67,11 +87,26 @@ pub(super) fn delete_volume(state: &State, name: &VolumeName) -> Decision {
     }
 }
 
-pub(super) fn apply_class(state: &State, name: &ClassName, spec: &ClassSpec) -> Vec<Event> {
-    if state.classes.get(name).is_some_and(|class| class.spec == *spec) {
+pub(super) fn apply_class(
+    state: &State,
+    name: &ClassName,
+    labels: &Labels,
+    annotations: &Labels,
+    spec: &ClassSpec,
+) -> Vec<Event> {
+    let is_same = state
+        .classes
+        .get(name)
+        .is_some_and(|c| c.spec == *spec && c.meta.labels == *labels && c.meta.annotations == *annotations);
+    if is_same {
         return Vec::new();
     }
-    vec![Event::ClassApplied { class: name.clone(), spec: spec.clone() }]
+    vec![Event::ClassApplied {
+        class: name.clone(),
+        spec: spec.clone(),
+        labels: labels.clone(),
+        annotations: annotations.clone(),
+    }]
 }
 
 pub(super) fn delete_class(state: &State, name: &ClassName) -> Decision {

@@ -1,10 +1,10 @@
 //! Claims: which volume each gets, and what becomes of both at the end. Never detaches anything.
 
-use crate::draft::{Draft, class_of, volume_name};
+use crate::draft::{Draft, class_of, class_or_default, volume_name};
 use crate::event::Event;
 use crate::id::{Key, VolumeName};
 use crate::object::Claim;
-use crate::spec::{Labels, Reclaim, VolumeSpec};
+use crate::spec::{ClaimSpec, Labels, Reclaim, VolumeSpec};
 use crate::state::State;
 
 /// Takes the step that the claim can take now.
@@ -13,6 +13,11 @@ pub(crate) fn settle(draft: &mut Draft, key: &Key) {
     let Some(claim) = state.claims.get(key).cloned() else { return };
     let events = if claim.deleting_at_ms.is_some() {
         end(state, key, &claim)
+    } else if claim.volume.is_none() && claim.spec.class.is_none() && class_of(state, None).is_some() {
+        // It was made before there was a default class.
+        let spec = ClaimSpec { class: class_or_default(state, None), ..claim.spec.clone() };
+        let (labels, annotations) = (claim.meta.labels.clone(), claim.meta.annotations.clone());
+        vec![Event::ClaimUpdated { claim: key.clone(), labels, annotations, spec }]
     } else if claim.volume.is_none() {
         let waits = class_of(state, claim.spec.class.as_ref()).is_some_and(|(_, class)| class.spec.waits_for_consumer);
         bind(state, key, &claim, waits)
@@ -62,7 +67,7 @@ pub(crate) fn bind(state: &State, key: &Key, claim: &Claim, waits: bool) -> Vec<
         claim: Some(key.clone()),
     };
     vec![
-        Event::VolumeCreated { volume: volume.clone(), labels: Labels::new(), spec },
+        Event::VolumeCreated { volume: volume.clone(), labels: Labels::new(), spec, annotations: Labels::new() },
         Event::ClaimBound { claim: key.clone(), volume },
     ]
 }

@@ -8,3 +8,25 @@ pub(crate) mod pod;
 pub(crate) mod set;
 
 pub use assignment::assignment;
+
+use crate::event::Event;
+
+impl Event {
+    /// The planner that records such events by itself, by the name that users of Kubernetes know it under.
+    #[must_use]
+    pub fn planner(&self) -> &'static str {
+        match self {
+            Self::PodBound { .. } | Self::PodUnplaced { .. } => "default-scheduler",
+            Self::AttachmentRequested { .. } | Self::VolumeAttached { .. } | Self::AttachmentReleased { .. } => {
+                "attachdetach-controller"
+            }
+            // A set makes its pods' claims.
+            Self::ClaimCreated { .. } => "statefulset-controller",
+            _ => match self.object().0 {
+                "PersistentVolumeClaim" | "PersistentVolume" | "StorageClass" => "persistentvolume-controller",
+                "Node" => "node-controller",
+                _ => "statefulset-controller",
+            },
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use crate::decide::removal;
 use crate::draft::Draft;
 use crate::event::{Event, RemovalCause};
-use crate::id::{Key, NodeName};
+use crate::id::{Fence, Key, NodeName};
 use crate::object::Pod;
 use crate::plan::{claim, placement};
 use crate::state::State;
@@ -26,10 +26,18 @@ pub(crate) fn settle(draft: &mut Draft, key: &Key) {
         }
         return;
     }
+    let uid = pod.meta.uid;
     if pod.binding.is_none() {
         bind(draft, key, &pod);
-    } else if pod.is_ready() && !pod.is_available && is_ripe(state, key, &pod) {
-        record(draft, vec![Event::PodBecameAvailable { pod: key.clone(), uid: pod.meta.uid }]);
+    } else if pod.is_ready() && pod.is_available != is_ripe(state, key, &pod) {
+        let pod_key = key.clone();
+        record(
+            draft,
+            vec![match pod.is_available {
+                false => Event::PodBecameAvailable { pod: pod_key, uid },
+                true => Event::PodBecameUnavailable { pod: pod_key, uid },
+            }],
+        );
     }
 }
 
@@ -70,7 +78,8 @@ fn bind(draft: &mut Draft, key: &Key, pod: &Pod) {
     record(draft, events);
 }
 
-/// Each volume that the node does not have yet is attached under a fence higher than any before.
+/// Each volume that the node does not have yet is attached under a fence higher than any before: the revision, which
+/// goes up for ever, so that a volume that is made again under its old name does not begin anew.
 fn attachments(state: &State, pod: &Pod, node: &NodeName) -> Vec<Event> {
     state
         .volumes_of(pod)
@@ -78,7 +87,7 @@ fn attachments(state: &State, pod: &Pod, node: &NodeName) -> Vec<Event> {
         .map(|(name, volume)| Event::AttachmentRequested {
             volume: name.clone(),
             node: node.clone(),
-            fence: volume.fence.next(),
+            fence: Fence(state.revision.0).max(volume.fence).next(),
         })
         .collect()
 }

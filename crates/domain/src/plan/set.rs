@@ -1,11 +1,11 @@
 //! Sets: which pod is made, deleted or replaced next. Never looks at nodes or volumes; a pod on an unreachable node
 //! is simply one that is there and not available, which is the whole of the refusal from here.
 
-use crate::draft::Draft;
+use crate::draft::{Draft, class_or_default};
 use crate::event::Event;
 use crate::id::{Key, Ordinal, RevisionName};
 use crate::object::{Phase, Pod, PodClaim, Set};
-use crate::spec::{PodManagement, UpdateStrategy};
+use crate::spec::{ClaimSpec, PodManagement, UpdateStrategy};
 use crate::state::State;
 use std::sync::Arc;
 
@@ -132,7 +132,10 @@ fn creation(state: &State, key: &Key, set: &Set, ordinal: Ordinal) -> Vec<Event>
             None => {
                 let mut labels = template.labels.clone();
                 labels.extend(set.spec.selector.clone());
-                events.push(Event::ClaimCreated { claim: claim.clone(), labels, spec: template.spec.clone() });
+                let class = class_or_default(state, template.spec.class.as_ref());
+                let spec = ClaimSpec { class, ..template.spec.clone() };
+                let annotations = template.annotations.clone();
+                events.push(Event::ClaimCreated { claim: claim.clone(), labels, spec, annotations });
             }
         }
         claims.push(PodClaim { volume: template.name.clone(), claim });

@@ -4,7 +4,7 @@
 
 use domain::command::PodReport;
 use domain::event::Registration;
-use domain::id::{Key, NodeName, Ordinal, Uid};
+use domain::id::{Key, NodeName, Ordinal, Revision, Uid};
 use domain::object::{Phase, Pod, PodStatus};
 use domain::spec::{AccessModes, ClaimSpec, ClaimTemplate, ClassSpec, Labels, Resources, SetSpec, Template};
 use domain::{Command, Draft, Event, Outcome, Rejection, Request};
@@ -53,6 +53,7 @@ pub fn set(replicas: u32) -> SetSpec {
             name: "www".into(),
             labels: Labels::new(),
             spec: ClaimSpec { access, request_bytes: 1 << 30, ..ClaimSpec::default() },
+            annotations: Labels::new(),
         }],
         revision_history_max: 10,
         ..SetSpec::default()
@@ -64,8 +65,13 @@ impl Story {
     pub fn with_nodes(count: u32) -> Self {
         let mut story = Self::default();
         story.ask(Command::FormCluster { cluster: "00c0ffee".into() });
-        let spec = ClassSpec { provisioner: "dir".into(), is_default: true, ..ClassSpec::default() };
-        story.ask(Command::ApplyClass { class: "standard".into(), spec });
+        let spec = ClassSpec { provisioner: domain::spec::DRIVER_DIR.into(), is_default: true, ..ClassSpec::default() };
+        story.ask(Command::ApplyClass {
+            class: "standard".into(),
+            spec,
+            labels: Labels::new(),
+            annotations: Labels::new(),
+        });
         for i in 1..=count {
             story.register(&format!("n{i}"), "boot-1", &[]).expect("a new node is welcome");
         }
@@ -84,8 +90,12 @@ impl Story {
     }
 
     pub fn submit(&mut self, command: Command) -> Result<Outcome, Rejection> {
+        self.submit_expecting(None, command)
+    }
+
+    pub fn submit_expecting(&mut self, expected: Option<u64>, command: Command) -> Result<Outcome, Rejection> {
         self.now_ms += 1;
-        let request = Request { actor: "test".into(), id: None, expected: None, command };
+        let request = Request { actor: "test".into(), id: None, expected: expected.map(Revision), command };
         let outcome = self.draft.submit(&request, self.now_ms)?;
         if let Outcome::Committed(batch) = &outcome {
             self.log.extend(batch.events.iter().cloned());
@@ -178,11 +188,11 @@ impl Story {
     }
 
     pub fn delete_pod(&mut self, name: &str) {
-        self.ask(Command::DeletePod { pod: key(name), grace_ms: None, force: false });
+        self.ask(Command::DeletePod { pod: key(name), grace_ms: None, force: false, uid: None });
     }
 
     pub fn force_delete(&mut self, name: &str) {
-        self.ask(Command::DeletePod { pod: key(name), grace_ms: Some(0), force: true });
+        self.ask(Command::DeletePod { pod: key(name), grace_ms: Some(0), force: true, uid: None });
     }
 
     /// The pods in the order of these events.

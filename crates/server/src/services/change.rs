@@ -8,7 +8,7 @@ use domain::id::{RequestId, Revision};
 use domain::{Command, Draft, Request, State};
 use std::time::SystemTime;
 use tokio::time::Instant;
-use tonic::{Code, Status};
+use tonic::Status;
 
 /// How often a change that builds on what was read is made anew because somebody else was faster.
 const READ_AGAIN_MAX: usize = 16;
@@ -16,6 +16,7 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 /// A year: no stop is worth waiting for longer.
 const GRACE_SECONDS_MAX: u64 = 365 * 24 * 3_600;
 const REVISION_MOVED: &str = "RevisionMoved";
+const NOT_FOUND: &str = "NotFound";
 
 /// A change.
 #[derive(Clone, Debug)]
@@ -36,8 +37,6 @@ enum Needs {
     Replicas,
     /// What the server filled in, which a client sends back without asking for it.
     Known,
-    /// Whether the pod is still the one that the client means.
-    Uid(String),
 }
 
 /// A change that was carried out.
@@ -81,7 +80,9 @@ impl Change {
 
     /// Whether it was refused only because what was read for it had changed.
     fn may_read_again(&self, why: &Status) -> bool {
-        self.needs != Needs::Nothing && self.expected.is_none() && status::reason(why) == REVISION_MOVED
+        // Or it was gone by then.
+        let is_lost_race = [REVISION_MOVED, NOT_FOUND].contains(&status::reason(why));
+        self.needs != Needs::Nothing && self.expected.is_none() && is_lost_race
     }
 
     fn request(&self, command: Command, expected: Option<Revision>) -> Request {
@@ -112,12 +113,6 @@ impl Change {
                     *spec = volume_onto(known, spec.clone());
                 }
             }
-            (Needs::Uid(uid), Command::DeletePod { pod, .. }) => {
-                if let Some(known) = state.pods.get(pod) {
-                    seen = Some(known.meta.modified);
-                    check_uid(pod.name.as_str(), uid, &domain::uid_text(&state.cluster, known.meta.uid))?;
-                }
-            }
             _ => {}
         }
         Ok(self.request(command, self.expected.or(seen)))
@@ -131,14 +126,6 @@ impl Change {
         draft.submit(&self.complete(state)?, at_ms).map_err(|rejection| status::rejected(&rejection))?;
         Ok(Done { revision: state.revision, state: draft.state().clone() })
     }
-}
-
-fn check_uid(pod: &str, expected: &str, actual: &str) -> Result<(), Status> {
-    if expected == actual {
-        return Ok(());
-    }
-    let message = format!("pod \"{pod}\" has uid {actual}, not {expected}: it is another pod of that name");
-    Err(status::status(Code::Aborted, "UidMoved", message, &[("uid", actual.to_owned())]))
 }
 
 fn refused(error: &FieldError) -> Status {
@@ -199,10 +186,9 @@ impl TryFrom<&api::v1::DeletePodRequest> for Change {
             pod: key_of(&request.namespace, &request.name)?,
             grace_ms: request.grace_period_seconds.map(grace_ms).transpose()?,
             force: request.force,
+            uid: (!request.uid.is_empty()).then(|| request.uid.as_str().into()),
         };
-        let change = Self::new(&request.request_id, request.expected_revision, command)?;
-        let needs = if request.uid.is_empty() { Needs::Nothing } else { Needs::Uid(request.uid.clone()) };
-        Ok(Self { needs, ..change })
+        Self::new(&request.request_id, request.expected_revision, command)
     }
 }
 
@@ -211,9 +197,10 @@ impl TryFrom<&api::v1::ApplyClaimRequest> for Change {
 
     fn try_from(request: &api::v1::ApplyClaimRequest) -> Result<Self, Status> {
         let object = given(request.object.as_ref())?;
-        let (claim, labels, spec) = api::convert::claim_from_wire(object).map_err(|error| refused(&error))?;
+        let (claim, labels, annotations, spec) =
+            api::convert::claim_from_wire(object).map_err(|error| refused(&error))?;
         let needs = if spec.volume.is_some() { Needs::Known } else { Needs::Nothing };
-        let command = Command::ApplyClaim { claim, labels, spec };
+        let command = Command::ApplyClaim { claim, labels, spec, annotations };
         let change = Self::new(&request.request_id, request.expected_revision, command)?;
         Ok(Self { is_dry_run: request.dry_run, needs, ..change })
     }
@@ -224,8 +211,9 @@ impl TryFrom<&api::v1::ApplyVolumeRequest> for Change {
 
     fn try_from(request: &api::v1::ApplyVolumeRequest) -> Result<Self, Status> {
         let object = given(request.object.as_ref())?;
-        let (volume, labels, spec) = api::convert::volume_from_wire(object).map_err(|error| refused(&error))?;
-        let command = Command::ApplyVolume { volume, labels, spec };
+        let (volume, labels, annotations, spec) =
+            api::convert::volume_from_wire(object).map_err(|error| refused(&error))?;
+        let command = Command::ApplyVolume { volume, labels, spec, annotations };
         let change = Self::new(&request.request_id, request.expected_revision, command)?;
         Ok(Self { is_dry_run: request.dry_run, needs: Needs::Known, ..change })
     }
@@ -236,8 +224,9 @@ impl TryFrom<&api::v1::ApplyClassRequest> for Change {
 
     fn try_from(request: &api::v1::ApplyClassRequest) -> Result<Self, Status> {
         let object = given(request.object.as_ref())?;
-        let (class, spec) = api::convert::class_from_wire(object).map_err(|error| refused(&error))?;
-        let command = Command::ApplyClass { class, spec };
+        let (class, labels, annotations, spec) =
+            api::convert::class_from_wire(object).map_err(|error| refused(&error))?;
+        let command = Command::ApplyClass { class, spec, labels, annotations };
         let change = Self::new(&request.request_id, request.expected_revision, command)?;
         Ok(Self { is_dry_run: request.dry_run, ..change })
     }
@@ -297,40 +286,10 @@ impl Change {
 mod tests {
     use super::*;
     use api::v1::{ApplyStatefulSetRequest, DeletePodRequest, ScaleStatefulSetRequest};
-    use domain::id::{Key, Uid};
-    use domain::object::{Pod, Set};
+    use domain::id::Key;
+    use domain::object::Set;
     use std::sync::Arc;
-
-    fn delete_pod(uid: &str) -> Change {
-        let request = DeletePodRequest { name: "web-0".to_owned(), uid: uid.to_owned(), ..DeletePodRequest::default() };
-        Change::try_from(&request).unwrap()
-    }
-
-    fn with_pod() -> State {
-        let mut pod = Pod::default();
-        (pod.meta.uid, pod.meta.modified) = (Uid(7), Revision(9));
-        let mut state = State::default();
-        (state.revision, state.cluster) = (Revision(9), "c".into());
-        state.pods.insert(Key::new("default", "web-0"), Arc::new(pod));
-        state
-    }
-
-    #[test]
-    fn a_pod_is_deleted_by_uid_only_while_it_is_as_it_was_seen() {
-        let state = with_pod();
-        let uid = domain::uid_text(&state.cluster, Uid(7));
-        assert_eq!(delete_pod(&uid).complete(&state).unwrap().expected, Some(Revision(9)));
-        let why = delete_pod("another").complete(&state).unwrap_err();
-        assert_eq!((why.code(), status::reason(&why)), (Code::Aborted, "UidMoved"));
-    }
-
-    #[test]
-    fn a_request_that_was_carried_out_before_is_not_checked_again() {
-        let mut state = with_pod();
-        state.requests.insert("r1".into(), Revision(3));
-        let change = Change { id: Some("r1".into()), ..delete_pod("another") };
-        assert_eq!(change.complete(&state).unwrap().expected, None);
-    }
+    use tonic::Code;
 
     #[test]
     fn replicas_that_are_not_named_stay_as_they_are() {

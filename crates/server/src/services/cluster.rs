@@ -6,12 +6,13 @@ use api::v1::cluster_client::ClusterClient;
 use api::v1::{CommitReply, CommitRequest, Member, StatusReply, StatusRequest, cluster_server};
 use domain::State;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-/// How long the leader's view of its peers may take; without it, this server's own is shown.
-const LEADER_VIEW_MAX: Duration = Duration::from_millis(500);
+/// How long another server's view may take; without it, this server's own is shown.
+const PEER_VIEW_MAX: Duration = Duration::from_millis(500);
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -25,10 +26,9 @@ impl cluster_server::Cluster for Cluster {
         let (until, request) = (deadline(&request), request.into_inner());
         let state = self.0.read(request.stale, until).await?;
         let mut reply = self.0.describe(&state);
-        if !request.stale
-            && let Some(members) = self.0.ask_leader().await
-        {
-            take_view(&mut reply.members, &members, self.0.config.id);
+        if !request.stale {
+            let views = self.0.ask_peers().await;
+            take_views(&mut reply.members, &views, self.0.config.id);
         }
         // It takes as long as the state is large.
         let digest = tokio::task::spawn_blocking(move || api::codec::state_digest(&state)).await;
@@ -60,8 +60,7 @@ impl Api {
             address: config.client_address(*id).cloned().unwrap_or_default(),
             leader: own.leader == Some(*id),
             reachable: *id == config.id || own.reachable.contains(id),
-            // Known to the leader's replica alone, which does not tell.
-            matched: 0,
+            matched: own.matched.get(id).copied().unwrap_or_default(),
             applied: if *id == config.id { own.applied } else { 0 },
         };
         StatusReply {
@@ -81,21 +80,33 @@ impl Api {
         }
     }
 
-    /// The members as another server sees them, which leads and so hears of all.
-    async fn ask_leader(&self) -> Option<Vec<Member>> {
-        let leader = self.forward.core().status().leader.filter(|leader| *leader != self.config.id)?;
-        let mut client = ClusterClient::new(self.channels.get(leader)?);
-        let reply = timeout(LEADER_VIEW_MAX, client.status(StatusRequest { stale: true })).await.ok()?.ok()?;
-        Some(reply.into_inner().members)
+    /// The members as each other server sees them that answers in time.
+    async fn ask_peers(&self) -> Vec<StatusReply> {
+        let mut asked = JoinSet::new();
+        for peer in self.config.peers.keys().filter(|peer| **peer != self.config.id) {
+            let Some(channel) = self.channels.get(*peer) else { continue };
+            asked.spawn(async move {
+                let mut client = ClusterClient::new(channel);
+                timeout(PEER_VIEW_MAX, client.status(StatusRequest { stale: true })).await.ok()?.ok()
+            });
+        }
+        let answers = asked.join_all().await;
+        answers.into_iter().flatten().map(tonic::Response::into_inner).collect()
     }
 }
 
-/// Takes over who is reached from the leader's view; about itself, a server knows best.
-fn take_view(members: &mut [Member], leader_view: &[Member], own_id: u64) {
-    for member in members.iter_mut().filter(|member| member.id != own_id) {
-        if let Some(seen) = leader_view.iter().find(|seen| seen.id == member.id) {
-            member.reachable = seen.reachable;
-            member.matched = seen.matched;
+/// Takes over what others know better: each server, what it has applied; the leader, who is reached and holds what.
+fn take_views(members: &mut [Member], views: &[StatusReply], own_id: u64) {
+    for view in views {
+        for seen in &view.members {
+            let Some(member) = members.iter_mut().find(|member| member.id == seen.id) else { continue };
+            if seen.name == view.answered_by {
+                member.applied = seen.applied;
+            }
+            if view.leader == view.answered_by {
+                member.matched = seen.matched;
+                member.reachable = seen.reachable || member.id == own_id;
+            }
         }
     }
 }
@@ -105,10 +116,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_leader_says_who_is_reached_and_a_server_speaks_for_itself() {
-        let member = |id, reachable| Member { id, reachable, ..Member::default() };
-        let mut members = [member(1, true), member(2, false), member(3, true)];
-        take_view(&mut members, &[member(1, false), member(2, true), member(3, false)], 1);
-        assert_eq!(members.map(|member| member.reachable), [true, true, false]);
+    fn the_leader_says_who_is_reached_and_each_server_speaks_for_itself() {
+        let member = |id: u64, reachable, matched, applied| Member {
+            id,
+            name: server_name(id),
+            reachable,
+            matched,
+            applied,
+            ..Member::default()
+        };
+        let view = |id, members: [Member; 3]| StatusReply {
+            answered_by: server_name(id),
+            leader: "s2".to_owned(),
+            members: members.into(),
+            ..StatusReply::default()
+        };
+        let mut members = [member(1, true, 0, 7), member(2, false, 0, 0), member(3, true, 0, 0)];
+        let leader = view(2, [member(1, false, 8, 0), member(2, true, 9, 9), member(3, false, 4, 0)]);
+        let follower = view(3, [member(1, true, 0, 0), member(2, true, 0, 0), member(3, true, 0, 4)]);
+        take_views(&mut members, &[leader, follower], 1);
+        assert_eq!(members.clone().map(|member| member.reachable), [true, true, false]);
+        assert_eq!(members.clone().map(|member| member.matched), [8, 9, 4]);
+        assert_eq!(members.map(|member| member.applied), [7, 9, 4]);
     }
 }

@@ -1,0 +1,118 @@
+//! Claims, volumes and fences (`semantics A10`): given, when, then.
+
+mod story;
+
+use domain::spec::{AccessModes, ClaimSpec, ClassSpec, DRIVER_DIR, Labels, Reclaim, SetSpec, VolumeSpec};
+use domain::{Command, Event};
+use story::{Story, key, labels, set};
+
+fn running(replicas: u32) -> Story {
+    let mut story = Story::with_nodes(3);
+    story.apply("web", set(replicas));
+    story.settle();
+    story.log.clear();
+    story
+}
+
+fn once() -> AccessModes {
+    AccessModes { read_write_once: true, ..AccessModes::default() }
+}
+
+fn claim(story: &mut Story, name: &str, spec: ClaimSpec) {
+    story.ask(Command::ApplyClaim { claim: key(name), labels: Labels::new(), spec, annotations: Labels::new() });
+}
+
+fn volume(story: &mut Story, name: &str, spec: VolumeSpec) {
+    story.ask(Command::ApplyVolume { volume: name.into(), labels: Labels::new(), spec, annotations: Labels::new() });
+}
+
+fn class(story: &mut Story, name: &str, spec: ClassSpec) {
+    story.ask(Command::ApplyClass { class: name.into(), spec, labels: Labels::new(), annotations: Labels::new() });
+}
+
+#[test]
+fn a_claim_without_a_class_gets_the_default_ones_name() {
+    // semantics A10-114.
+    let story = running(1);
+    let record = &story.draft.state().claims[&key("www-web-0")];
+    assert_eq!(record.spec.class, Some("standard".into()));
+}
+
+#[test]
+fn a_claim_made_before_there_was_a_default_class_gets_it_when_there_is_one() {
+    let mut story = Story::with_nodes(1);
+    story.ask(Command::DeleteClass { class: "standard".into() });
+    claim(&mut story, "data", ClaimSpec { access: once(), request_bytes: 1, ..ClaimSpec::default() });
+    assert_eq!(story.draft.state().claims[&key("data")].spec.class, None);
+    let spec = ClassSpec { provisioner: DRIVER_DIR.into(), is_default: true, ..ClassSpec::default() };
+    class(&mut story, "later", spec);
+    let record = &story.draft.state().claims[&key("data")];
+    assert_eq!(record.spec.class, Some("later".into()));
+    assert!(record.volume.is_some());
+}
+
+#[test]
+fn a_volume_made_again_under_its_name_goes_on_with_higher_fences() {
+    let mut story = Story::with_nodes(1);
+    let disk = domain::id::VolumeName::new("disk");
+    let access = AccessModes { read_write_once_pod: true, ..AccessModes::default() };
+    let spec = VolumeSpec {
+        capacity_bytes: 1 << 30,
+        access,
+        class: "standard".into(),
+        reclaim: Reclaim::Retain,
+        ..VolumeSpec::default()
+    };
+    volume(&mut story, "disk", spec.clone());
+    story.apply("web", set(1));
+    story.settle();
+    let first = story.draft.state().volumes[&disk].fence;
+    story.ask(Command::DeleteSet { set: key("web"), orphan: false });
+    story.settle();
+    story.ask(Command::DeleteClaim { claim: key("www-web-0") });
+    story.ask(Command::DeleteVolume { volume: "disk".into() });
+    volume(&mut story, "disk", spec);
+    story.apply("web", set(1));
+    story.settle();
+    let second = story.draft.state().volumes[&disk].fence;
+    assert!(first < second, "{first} and then {second}");
+}
+
+#[test]
+fn marks_of_claims_volumes_and_classes_are_kept_and_may_change() {
+    let mut story = Story::with_nodes(1);
+    let spec = ClaimSpec { access: once(), request_bytes: 1, ..ClaimSpec::default() };
+    for note in ["first", "second"] {
+        let (labels, annotations) = (labels(&[("tier", note)]), labels(&[("note", note)]));
+        story.ask(Command::ApplyClaim {
+            claim: key("data"),
+            labels: labels.clone(),
+            spec: spec.clone(),
+            annotations: annotations.clone(),
+        });
+        let meta = &story.draft.state().claims[&key("data")].meta;
+        assert_eq!((&meta.labels, &meta.annotations), (&labels, &annotations));
+        assert_eq!(meta.generation.0, 1, "the spec is the same");
+    }
+    let mut template = set(1);
+    template.claim_templates[0].annotations = labels(&[("note", "template")]);
+    story.apply("web", template);
+    let meta = &story.draft.state().claims[&key("www-web-0")].meta;
+    assert_eq!(meta.annotations, labels(&[("note", "template")]));
+}
+
+#[test]
+fn another_time_to_be_ready_changes_who_is_available_and_restarts_nobody() {
+    // semantics A3-33.
+    let mut story = running(2);
+    let uids = [story.uid("web-0"), story.uid("web-1")];
+    let available = |story: &Story| ["web-0", "web-1"].map(|pod| story.pod(pod).is_some_and(|p| p.is_available));
+    assert_eq!(available(&story), [true, true]);
+    story.apply("web", SetSpec { min_ready_ms: 3_600_000, ..set(2) });
+    assert_eq!(available(&story), [false, false]);
+    story.apply("web", set(2));
+    story.settle();
+    assert_eq!(available(&story), [true, true]);
+    assert_eq!([story.uid("web-0"), story.uid("web-1")], uids);
+    assert!(!story.log.iter().any(|event| matches!(event, Event::RevisionTargeted { .. })));
+}
