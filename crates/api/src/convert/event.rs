@@ -116,6 +116,39 @@ pub fn sentence(event: &Event) -> String {
         Event::PodOrphaned { .. } => format!("pod {name} lost its set and runs on"),
         Event::PodAdopted { revision, .. } => format!("pod {name} was taken over by its set at revision {revision}"),
 
+        Event::ClaimCreated { .. }
+        | Event::ClaimUpdated { .. }
+        | Event::ClaimBound { .. }
+        | Event::ClaimDeletionRequested { .. }
+        | Event::ClaimRemoved { .. }
+        | Event::ClaimLost { .. }
+        | Event::VolumeCreated { .. }
+        | Event::VolumeUpdated { .. }
+        | Event::VolumeReleased { .. }
+        | Event::VolumeDeletionRequested { .. }
+        | Event::VolumeRemoved { .. }
+        | Event::AttachmentRequested { .. }
+        | Event::VolumeAttached { .. }
+        | Event::AttachmentReleased { .. } => storage_sentence(&name, event),
+
+        Event::ClassApplied { .. } => format!("class {name} was made or changed"),
+        Event::ClassRemoved { .. } => format!("class {name} is gone"),
+        Event::ServiceApplied { .. } => format!("service {name} was made or changed"),
+        Event::ServiceRemoved { .. } => format!("service {name} is gone"),
+
+        Event::NodeRegistered { .. }
+        | Event::NodeUpdated { .. }
+        | Event::NodeUnreachable { .. }
+        | Event::NodeReturned { .. }
+        | Event::LeftoversEnded { .. }
+        | Event::NodeCordoned { .. }
+        | Event::NodeUncordoned { .. }
+        | Event::NodeRemoved { .. } => node_sentence(&name, event),
+    }
+}
+
+fn storage_sentence(name: &str, event: &Event) -> String {
+    match event {
         Event::ClaimCreated { .. } => format!("claim {name} was made"),
         Event::ClaimUpdated { .. } => format!("claim {name} was changed"),
         Event::ClaimBound { volume, .. } => format!("claim {name} is bound to volume {volume}"),
@@ -137,20 +170,7 @@ pub fn sentence(event: &Event) -> String {
         Event::AttachmentReleased { node, cause, .. } => {
             format!("volume {name} is free of node {node}: {}", cause_sentence(cause))
         }
-
-        Event::ClassApplied { .. } => format!("class {name} was made or changed"),
-        Event::ClassRemoved { .. } => format!("class {name} is gone"),
-        Event::ServiceApplied { .. } => format!("service {name} was made or changed"),
-        Event::ServiceRemoved { .. } => format!("service {name} is gone"),
-
-        Event::NodeRegistered { .. }
-        | Event::NodeUpdated { .. }
-        | Event::NodeUnreachable { .. }
-        | Event::NodeReturned { .. }
-        | Event::LeftoversEnded { .. }
-        | Event::NodeCordoned { .. }
-        | Event::NodeUncordoned { .. }
-        | Event::NodeRemoved { .. } => node_sentence(&name, event),
+        _ => unreachable!("sentence sends only events of claims and volumes here"),
     }
 }
 
