@@ -1,5 +1,5 @@
 //! The connection to the leader: tries servers in turn, follows redirects, begins again.
-//! Never looks into what is said, beyond its encoding.
+//! Of what is said it looks at redirects alone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -119,12 +119,13 @@ async fn converse(
     if events.send(SessionEvent::Opened(Session { number, outbox })).await.is_err() {
         return Ok(end);
     }
-    let listening = listen(channel, frames, events, &mut end.heard_count);
+    let listening = listen(channel, frames, events, &mut end);
     let leader = tokio::select! {
         () = listening => None,
         leader = closed(number, closings) => leader,
     };
-    end.leader = leader;
+    // The stream may end before the core has asked for it.
+    end.leader = leader.or(end.leader);
     let _ = events.send(SessionEvent::Closed).await;
     Ok(end)
 }
@@ -133,7 +134,7 @@ async fn listen(
     channel: Channel,
     frames: mpsc::UnboundedReceiver<AgentFrame>,
     events: &mpsc::Sender<SessionEvent>,
-    heard_count: &mut u64,
+    end: &mut End,
 ) {
     let mut client = AgentsClient::new(channel).max_decoding_message_size(FRAME_BYTES_MAX);
     let mut stream: Streaming<ServerFrame> = match client.connect(UnboundedReceiverStream::new(frames)).await {
@@ -154,7 +155,10 @@ async fn listen(
         };
         match api::codec::decode::<ToAgent>(&frame.payload) {
             Ok(message) => {
-                *heard_count += 1;
+                end.heard_count += 1;
+                if let ToAgent::Redirect { leader } = message {
+                    end.leader = leader;
+                }
                 if events.send(SessionEvent::Heard(Box::new(message))).await.is_err() {
                     return;
                 }

@@ -26,12 +26,18 @@ const ROUND_PAUSE_MS: u64 = 100;
 /// Lists of many objects are long.
 pub(crate) const REPLY_BYTES_MAX: usize = 256 << 20;
 
-/// The servers of a cluster.
+/// A cluster to be asked.
 #[derive(Debug)]
 pub(crate) struct Session {
+    servers: Result<Servers, CliError>,
+    preferred: AtomicUsize,
+}
+
+/// The servers of a cluster.
+#[derive(Debug)]
+struct Servers {
     channels: Vec<Channel>,
     endpoints: Vec<String>,
-    preferred: AtomicUsize,
 }
 
 /// What `--cluster` names.
@@ -77,15 +83,15 @@ impl Address {
         Ok(file.servers.values().map(ToString::to_string).collect())
     }
 
-    /// Gets ready to call; nothing is sent yet.
-    pub(crate) fn connect(&self) -> Result<Session, CliError> {
-        Session::new(self.endpoints()?)
+    /// Gets ready to call. That there is no cluster is told by the first call: what is wrong with the question is better
+    /// told before that.
+    pub(crate) fn connect(&self) -> Session {
+        Session { servers: self.endpoints().and_then(Servers::new), preferred: AtomicUsize::new(0) }
     }
 }
 
-impl Session {
-    /// Gets ready to call these servers.
-    pub(crate) fn new(endpoints: Vec<String>) -> Result<Self, CliError> {
+impl Servers {
+    fn new(endpoints: Vec<String>) -> Result<Self, CliError> {
         let channel = |address: &String| {
             let uri = if address.contains("://") { address.clone() } else { format!("http://{address}") };
             let endpoint =
@@ -93,12 +99,23 @@ impl Session {
             Ok(endpoint.connect_timeout(Duration::from_millis(CONNECT_MS_MAX)).tcp_nodelay(true).connect_lazy())
         };
         let channels = endpoints.iter().map(channel).collect::<Result<_, CliError>>()?;
-        Ok(Self { channels, endpoints, preferred: AtomicUsize::new(0) })
+        Ok(Self { channels, endpoints })
+    }
+}
+
+impl Session {
+    /// Gets ready to call these servers.
+    pub(crate) fn new(endpoints: Vec<String>) -> Result<Self, CliError> {
+        Ok(Self { servers: Ok(Servers::new(endpoints)?), preferred: AtomicUsize::new(0) })
+    }
+
+    fn servers(&self) -> Result<&Servers, CliError> {
+        self.servers.as_ref().map_err(CliError::clone)
     }
 
     /// The servers' addresses.
     pub(crate) fn endpoints(&self) -> &[String] {
-        &self.endpoints
+        self.servers.as_ref().map_or(&[], |servers| &servers.endpoints)
     }
 
     /// Reads something.
@@ -106,7 +123,7 @@ impl Session {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        self.call(call, ANSWER_MS_MAX).await.map_err(CliError::from)
+        self.call(self.servers()?, call, ANSWER_MS_MAX).await.map_err(CliError::from)
     }
 
     /// Reads something, within a time.
@@ -114,7 +131,7 @@ impl Session {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        self.call(call, within_ms).await.map_err(CliError::from)
+        self.call(self.servers()?, call, within_ms).await.map_err(CliError::from)
     }
 
     /// Changes something. The request is the same each time it is sent, so that it is carried out once.
@@ -122,7 +139,7 @@ impl Session {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        self.call(call, ANSWER_MS_MAX).await.map_err(|status| {
+        self.call(self.servers()?, call, ANSWER_MS_MAX).await.map_err(|status| {
             let is_unknown = is_worth_another_try(&status);
             let mut error = CliError::from(status);
             if is_unknown {
@@ -134,7 +151,12 @@ impl Session {
         })
     }
 
-    async fn call<T, F>(&self, mut call: impl FnMut(Channel) -> F, within_ms: u64) -> Result<T, Status>
+    async fn call<T, F>(
+        &self,
+        servers: &Servers,
+        mut call: impl FnMut(Channel) -> F,
+        within_ms: u64,
+    ) -> Result<T, Status>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
@@ -142,24 +164,24 @@ impl Session {
         let mut attempt = Duration::from_millis(FIRST_ATTEMPT_MS_MAX);
         loop {
             let mut last = Status::unavailable("no server is known");
-            for _ in &self.channels {
-                let index = self.preferred.load(Ordering::Relaxed) % self.channels.len();
+            for _ in &servers.channels {
+                let index = self.preferred.load(Ordering::Relaxed) % servers.channels.len();
                 let until = deadline.min(Instant::now() + attempt);
-                let answer = tokio::time::timeout_at(until, call(self.channels[index].clone())).await;
+                let answer = tokio::time::timeout_at(until, call(servers.channels[index].clone())).await;
                 last = match answer {
                     Ok(Ok(response)) => return Ok(response.into_inner()),
                     Ok(Err(status)) if !is_worth_another_try(&status) => return Err(status),
                     Ok(Err(status)) => {
-                        Status::new(status.code(), format!("{}: {}", self.endpoints[index], status.message()))
+                        Status::new(status.code(), format!("{}: {}", servers.endpoints[index], status.message()))
                     }
-                    Err(_) => Status::deadline_exceeded(format!("{} does not answer", self.endpoints[index])),
+                    Err(_) => Status::deadline_exceeded(format!("{} does not answer", servers.endpoints[index])),
                 };
                 self.preferred.store(index + 1, Ordering::Relaxed);
                 if deadline <= Instant::now() {
                     return Err(last);
                 }
             }
-            if self.channels.is_empty() {
+            if servers.channels.is_empty() {
                 return Err(last);
             }
             attempt = Duration::from_millis(ATTEMPT_MS_MAX);

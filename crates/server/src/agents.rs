@@ -7,6 +7,7 @@ use api::internal::{AgentFrame, ServerFrame};
 use control_core::Input;
 use domain::agent::{FromAgent, ToAgent};
 use std::pin::Pin;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
@@ -14,6 +15,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// How many messages may wait for one agent.
 const FRAMES_MAX: usize = 256;
+
+/// How long an agent is kept waiting until somebody leads; less than it takes it to give up.
+const LEADER_WAIT: Duration = Duration::from_secs(2);
 
 /// The largest message of an agent: a report about every pod that it may have.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -28,6 +32,17 @@ impl AgentService {
     pub(crate) const fn new(core: Core) -> Self {
         Self { core }
     }
+
+    /// During an election an agent is better kept waiting than sent around the servers, backing off ever longer.
+    async fn wait_for_leader(&self) -> Result<(), Status> {
+        let mut latest = self.core.subscribe();
+        let known = latest.wait_for(|latest| latest.status.leader.is_some());
+        match tokio::time::timeout(LEADER_WAIT, known).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(status::stopping()),
+            Err(_) => Err(status::not_leader(None)),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -35,6 +50,7 @@ impl Agents for AgentService {
     type ConnectStream = Pin<Box<dyn Stream<Item = Result<ServerFrame, Status>> + Send>>;
 
     async fn connect(&self, request: Request<Streaming<AgentFrame>>) -> Result<Response<Self::ConnectStream>, Status> {
+        self.wait_for_leader().await?;
         let (sender, frames) = mpsc::channel(FRAMES_MAX);
         let session = self.core.open_session(sender).await.map_err(|_| status::stopping())?;
         tokio::spawn(listen(self.core.clone(), session, request.into_inner()));
