@@ -12,6 +12,8 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::tunnel::Tunnels;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
@@ -63,6 +65,7 @@ impl Session {
 /// Keeps a connection to some server, for as long as anybody listens to the events.
 pub(crate) async fn run(
     servers: BTreeMap<u64, String>,
+    mut tunnels: Tunnels,
     mut closings: mpsc::UnboundedReceiver<Closing>,
     events: mpsc::Sender<SessionEvent>,
 ) {
@@ -77,7 +80,7 @@ pub(crate) async fn run(
             turn += 1;
             ids[turn % ids.len()]
         });
-        let ended = converse(number, &servers[&id], &mut closings, &events).await;
+        let ended = converse(number, &servers[&id], &mut tunnels, &mut closings, &events).await;
         let mut is_redirected = false;
         match ended {
             Ok(End { heard_count, leader: named }) => {
@@ -109,6 +112,7 @@ struct End {
 async fn converse(
     number: u64,
     address: &str,
+    tunnels: &mut Tunnels,
     closings: &mut mpsc::UnboundedReceiver<Closing>,
     events: &mpsc::Sender<SessionEvent>,
 ) -> Result<End, tonic::transport::Error> {
@@ -119,7 +123,8 @@ async fn converse(
     if events.send(SessionEvent::Opened(Session { number, outbox })).await.is_err() {
         return Ok(end);
     }
-    let listening = listen(channel, frames, events, &mut end);
+    let open_tunnel = |number| tunnels.open(endpoint(address), number);
+    let listening = listen(channel, frames, open_tunnel, events, &mut end);
     let leader = tokio::select! {
         () = listening => None,
         leader = closed(number, closings) => leader,
@@ -133,6 +138,7 @@ async fn converse(
 async fn listen(
     channel: Channel,
     frames: mpsc::UnboundedReceiver<AgentFrame>,
+    mut open_tunnel: impl FnMut(u64),
     events: &mpsc::Sender<SessionEvent>,
     end: &mut End,
 ) {
@@ -153,6 +159,10 @@ async fn listen(
                 return;
             }
         };
+        if frame.tunnel != 0 {
+            open_tunnel(frame.tunnel);
+            continue;
+        }
         match api::codec::decode::<ToAgent>(&frame.payload) {
             Ok(message) => {
                 end.heard_count += 1;

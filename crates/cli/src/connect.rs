@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use api::reason;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
@@ -194,6 +195,9 @@ impl Session {
 }
 
 fn is_worth_another_try(status: &Status) -> bool {
+    if reason::of(status) == reason::NODE_UNREACHABLE {
+        return false;
+    }
     // The transport reports a connection that broke as Unknown or Cancelled.
     matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
 }

@@ -81,17 +81,29 @@ impl Cluster {
         self.dir.path().join("data").join(below)
     }
 
-    /// Runs the binary; the outcome is the caller's to judge.
-    pub(crate) fn run(&self, arguments: &[&str]) -> Said {
-        Command::new(env!("CARGO_BIN_EXE_holdfast-under-test"))
+    /// The addresses of all servers.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path("cluster.json")).expect("a running cluster has its file");
+        let file: Value = serde_json::from_str(&text).expect("the cluster's file is JSON");
+        let servers = file["servers"].as_object().expect("the servers are listed");
+        servers.values().map(|address| address.as_str().expect("an address is text").to_owned()).collect()
+    }
+
+    /// The binary, about to be run.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast-under-test"));
+        command
             .args(arguments)
             .env("HOLDFAST_CLUSTER", self.data_dir())
             .env("NO_COLOR", "1")
             .current_dir(self.dir.path())
-            .stdin(Stdio::null())
-            .output()
-            .expect("the binary starts")
-            .into()
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the binary; the outcome is the caller's to judge.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Said {
+        self.command(arguments).output().expect("the binary starts").into()
     }
 
     /// Runs the binary and wants it to succeed.

@@ -5,5 +5,6 @@ mod bench;
 mod clients;
 mod durability;
 mod harness;
+mod logs;
 mod refusal;
 mod walk;
