@@ -296,10 +296,11 @@ impl Replica {
         self.report_role(out);
         // A leader may replicate before its own write is durable: its own copy counts only afterwards.
         out.extend(ready.take_messages().into_iter().map(send));
+        // Committed and durable here by an earlier record: it need not wait for the sync of this one.
+        out.extend(ready.take_committed_entries().into_iter().map(committed));
         self.persist(&ready, out);
         // Votes and acknowledgements are promises, and only now can they be kept.
         out.extend(ready.take_persisted_messages().into_iter().map(send));
-        out.extend(ready.take_committed_entries().into_iter().map(committed));
         let mut light = self.node.advance_append(ready);
         if let Some(commit) = light.commit_index() {
             self.node.mut_store().set_commit(commit);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use consensus::{Input as ReplicaInput, Output as ReplicaOutput, Replica, SnapshotMeta};
 use domain::agent::ToAgent;
 use domain::id::{NodeName, Revision};
-use domain::{Batch, Command, Rejection, Request, State, touched_nodes};
+use domain::{Batch, Command, Rejection, Request, State, touch_nodes};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -39,6 +39,8 @@ pub struct Control {
     peers_heard: BTreeMap<u64, u64>,
     at: Moment,
     raft_inputs: Vec<ReplicaInput>,
+    /// Something was applied that [`Output::Applied`] has not shown yet.
+    has_news: bool,
     out: Vec<Output>,
 }
 
@@ -112,6 +114,7 @@ impl Control {
             peers_heard: BTreeMap::new(),
             at: Moment::default(),
             raft_inputs: Vec::new(),
+            has_news: false,
             out: Vec::new(),
         })
     }
@@ -153,6 +156,7 @@ impl Control {
             self.take(input);
         }
         self.settle();
+        self.show();
         self.tell_agents();
         if let Some(index) = self.snapshots.compacted.take() {
             self.out.push(Output::Compacted { index });
@@ -285,7 +289,11 @@ impl Control {
     fn on_replica(&mut self, output: ReplicaOutput) {
         match output {
             ReplicaOutput::Send { to, message } => self.out.push(Output::Send { to, message }),
-            ReplicaOutput::Persist { record, must_sync } => self.out.push(Output::Persist { record, must_sync }),
+            ReplicaOutput::Persist { record, must_sync } => {
+                // What is committed does not wait for the sync of what is not.
+                self.show();
+                self.out.push(Output::Persist { record, must_sync });
+            }
             ReplicaOutput::SendSnapshot { to, message, index } => {
                 self.out.push(Output::SendSnapshot { to, message, index });
             }
@@ -380,15 +388,22 @@ impl Control {
 
     /// Applies a batch, unless it was decided on a state that never came to be.
     fn apply(&mut self, batch: Batch) -> bool {
-        let before = self.state.clone();
+        // Nodes that lose a pod are seen before, nodes that get one after. No copy of the state is kept meanwhile: while
+        // there is none, it is changed in place.
+        let mut touched = BTreeSet::new();
+        if self.leader.is_some() {
+            touch_nodes(&self.state, &batch, &mut touched);
+        }
         if !self.state.apply_batch(&batch) {
             self.skipped_batches += 1;
             return false;
         }
         if self.leader.is_some() {
-            self.touched.extend(touched_nodes(&before, &self.state, &batch));
+            touch_nodes(&self.state, &batch, &mut touched);
+            self.touched.extend(touched);
         }
-        self.out.push(Output::Published(Arc::new(AppliedBatch { batch, state: self.state.clone() })));
+        self.has_news = true;
+        self.out.push(Output::Published(Arc::new(AppliedBatch::new(batch, &self.state))));
         true
     }
 
@@ -398,6 +413,12 @@ impl Control {
         if is_due && !self.snapshots.is_writing {
             self.snapshots = Snapshots { is_writing: true, ..Snapshots::default() };
             self.out.push(Output::WriteSnapshot { index, term, state: self.state.clone() });
+        }
+    }
+
+    fn show(&mut self) {
+        if std::mem::take(&mut self.has_news) {
+            self.out.push(Output::Applied { state: self.state.clone() });
         }
     }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use domain::agent::{FromAgent, ToAgent};
-use domain::id::{Name, Revision};
+use domain::id::{Name, Revision, Uid};
 use domain::{Batch, Rejection, Request, State};
 use std::sync::Arc;
 
@@ -222,6 +222,12 @@ pub enum Output {
         /// The state.
         state: State,
     },
+    /// The state after everything that was published so far. To be shown before the calls that were answered since the last
+    /// one are told so: whoever hears of a change must find it.
+    Applied {
+        /// The state.
+        state: State,
+    },
     /// A batch was applied.
     Published(Arc<AppliedBatch>),
     /// The state was replaced by a snapshot: what lies between is not known here.
@@ -275,19 +281,25 @@ pub enum CallError {
     Overloaded,
 }
 
-/// A batch that was applied, with the state that it led to.
+/// A batch that was applied, with what has to be known to show its events. Many are kept, so none holds a state: each
+/// would keep alive what later changes have replaced.
 #[derive(Clone, Debug)]
 pub struct AppliedBatch {
     /// The batch.
     pub batch: Batch,
-    /// The state after it.
-    pub state: State,
+    /// The revision after it.
+    pub revision: Revision,
+    /// The cluster's name.
+    pub cluster: Name,
+    /// The identities of what its events are about.
+    pub subjects: Vec<Option<Uid>>,
 }
 
 impl AppliedBatch {
-    /// The revision after the batch.
+    /// A batch, and the state that it led to.
     #[must_use]
-    pub fn revision(&self) -> Revision {
-        self.state.revision
+    pub fn new(batch: Batch, state: &State) -> Self {
+        let subjects = domain::subjects(state, &batch);
+        Self { batch, revision: state.revision, cluster: state.cluster.clone(), subjects }
     }
 }

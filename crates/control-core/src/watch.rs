@@ -50,7 +50,7 @@ impl Ring {
         while self.events_max < self.event_count && 1 < self.batches.len() {
             let oldest = self.batches.pop_front().expect("invariant: there are two");
             self.event_count -= oldest.batch.events.len();
-            self.floor = oldest.revision();
+            self.floor = oldest.revision;
         }
     }
 
@@ -62,7 +62,7 @@ impl Ring {
     /// The revision after the last batch.
     #[must_use]
     pub fn revision(&self) -> Revision {
-        self.batches.back().map_or(self.floor, |last| last.revision())
+        self.batches.back().map_or(self.floor, |last| last.revision)
     }
 
     /// The batches that contain events after `cursor`. A cursor in the middle of a batch gets all of that batch.
@@ -71,7 +71,7 @@ impl Ring {
         if cursor < self.floor {
             return Poll::Compacted { floor: self.floor };
         }
-        let first = self.batches.partition_point(|applied| applied.revision() <= cursor);
+        let first = self.batches.partition_point(|applied| applied.revision <= cursor);
         let next: Vec<_> = self.batches.range(first..).take(POLL_BATCHES_MAX).cloned().collect();
         if next.is_empty() { Poll::UpToDate } else { Poll::Next(next) }
     }
@@ -89,7 +89,7 @@ mod tests {
             let events = vec![Event::NodeCordoned { node: "n1".into() }, Event::NodeUncordoned { node: "n1".into() }];
             let batch = Batch { base: state.revision, events, ..Batch::default() };
             assert!(state.apply_batch(&batch));
-            ring.push(Arc::new(AppliedBatch { batch, state: state.clone() }));
+            ring.push(Arc::new(AppliedBatch::new(batch, &state)));
         }
         ring
     }
@@ -98,7 +98,7 @@ mod tests {
     fn a_watcher_gets_every_batch_after_its_place() {
         let ring = ring_of(3, 100);
         let Poll::Next(next) = ring.poll(Revision(2)) else { panic!("two batches follow") };
-        assert_eq!(next.iter().map(|applied| applied.revision()).collect::<Vec<_>>(), [Revision(4), Revision(6)]);
+        assert_eq!(next.iter().map(|applied| applied.revision).collect::<Vec<_>>(), [Revision(4), Revision(6)]);
         assert!(matches!(ring.poll(Revision(6)), Poll::UpToDate));
     }
 

@@ -8,7 +8,7 @@ use crate::object::{
     TemplateRevision, Unreachable, Volume, VolumePhase,
 };
 use crate::spec::{Labels, SetSpec};
-use crate::state::{REQUESTS_MAX, State};
+use crate::state::{Place, REQUESTS_MAX, State};
 use std::sync::Arc;
 
 /// The label that holds a pod's own name (semantics A1-4).
@@ -37,12 +37,14 @@ impl State {
     /// Remembers that a request was applied.
     pub(crate) fn remember(&mut self, request: &RequestId) {
         if self.requests.insert(request.clone(), self.revision).is_none() {
-            self.requests_by_age.insert((self.revision, request.clone()), ());
+            // No two batches lead to the same revision.
+            self.requests_by_age.insert(self.revision, request.clone());
         }
         while REQUESTS_MAX < self.requests.len() {
-            let Some(oldest) = self.requests_by_age.get_min().map(|(key, ())| key.clone()) else { return };
-            self.requests_by_age.remove(&oldest);
-            self.requests.remove(&oldest.1);
+            let Some(oldest) = self.requests_by_age.get_min().map(|(revision, _)| *revision) else { return };
+            if let Some(request) = self.requests_by_age.remove(&oldest) {
+                self.requests.remove(&request);
+            }
         }
     }
 
@@ -184,7 +186,7 @@ impl State {
     }
 
     fn create_pod(&mut self, set_key: &Key, ordinal: Ordinal, revision: &RevisionName, claims: &[PodClaim]) {
-        let Some(set) = self.sets.get(set_key).cloned() else { return };
+        let Some(set) = self.sets.get(set_key) else { return };
         let key = set_key.pod(ordinal);
         let template = set.template(revision).cloned().unwrap_or_default();
         let mut labels = template.labels.clone();
@@ -256,10 +258,10 @@ impl State {
             return;
         }
         let pod = Arc::make_mut(slot);
-        self.index.drop_pod(key, pod);
+        let before = Place::of(pod);
         change(pod, at_ms);
         pod.meta.modified = revision;
-        self.index.add_pod(key, pod);
+        self.index.move_pod(key, &before, &Place::of(pod));
     }
 
     fn apply_claim(&mut self, event: &Event) {

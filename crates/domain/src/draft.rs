@@ -164,31 +164,36 @@ impl Dirty {
     }
 }
 
-/// The nodes whose assignment may differ after a batch.
-#[must_use]
-pub fn touched_nodes(before: &State, after: &State, batch: &Batch) -> BTreeSet<NodeName> {
-    let mut nodes = BTreeSet::new();
+/// Collects the nodes whose assignment may differ after a batch, as one state tells: both the state before the batch and
+/// the state after it have to be asked.
+pub fn touch_nodes(state: &State, batch: &Batch, nodes: &mut BTreeSet<NodeName>) {
     for event in &batch.events {
-        let (kind, key) = event.object();
-        match kind {
-            "Pod" => {
-                for state in [before, after] {
-                    nodes.extend(state.pods.get(&key).and_then(|p| p.binding.as_ref()).map(|b| b.node.clone()));
-                }
+        match event {
+            Event::PodBound { pod, .. } | Event::PodDeletionRequested { pod, .. } | Event::PodRemoved { pod, .. } => {
+                nodes.extend(state.pods.get(pod).and_then(|p| p.binding.as_ref()).map(|b| b.node.clone()));
             }
-            "Node" => {
-                nodes.insert(key.name.as_str().into());
+            Event::AttachmentRequested { node, .. }
+            | Event::AttachmentReleased { node, .. }
+            | Event::NodeRegistered { node, .. }
+            | Event::NodeRemoved { node } => {
+                nodes.insert(node.clone());
             }
+            Event::NodeUnreachable { node, .. } | Event::NodeReturned { node, .. } => {
+                nodes.insert(node.clone());
+                touch_removers(state, nodes);
+            }
+            Event::VolumeDeletionRequested { .. } => touch_removers(state, nodes),
+            // What agents say, and what they are not told: none of it is part of an assignment.
             _ => {}
         }
-        if let Event::VolumeDeletionRequested { .. } | Event::NodeUnreachable { .. } | Event::NodeReturned { .. } =
-            event
-            && after.removals().next().is_some()
-        {
-            nodes.extend(after.nodes.keys().cloned());
-        }
     }
-    nodes
+}
+
+/// Who removes which volume depends on which nodes are there.
+fn touch_removers(state: &State, nodes: &mut BTreeSet<NodeName>) {
+    if state.removals().next().is_some() {
+        nodes.extend(state.nodes.keys().cloned());
+    }
 }
 
 /// Makes names usable in a sentence: the namespace only where it says something.

@@ -12,13 +12,15 @@ pub mod object;
 mod plan;
 pub mod spec;
 mod state;
+mod subject;
 pub mod why;
 
 pub use apply::{LABEL_POD_INDEX, LABEL_POD_NAME, LABEL_REVISION, revisions_of};
 pub use command::{Command, Rejection, Request};
-pub use draft::{Draft, Outcome, touched_nodes};
+pub use draft::{Draft, Outcome, touch_nodes};
 pub use event::{Batch, Event};
 pub use id::uid_text;
 pub use plan::assignment;
 pub use state::{REQUESTS_MAX, State};
+pub use subject::subjects;
 pub use why::{Explanation, explain};

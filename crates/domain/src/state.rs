@@ -37,7 +37,7 @@ pub struct State {
     /// Requests that were applied, and the revision each led to.
     pub requests: OrdMap<RequestId, Revision>,
     /// The same, oldest first.
-    pub requests_by_age: OrdMap<(Revision, RequestId), ()>,
+    pub requests_by_age: OrdMap<Revision, RequestId>,
     pub(crate) index: Index,
 }
 
@@ -60,20 +60,38 @@ pub(crate) struct Index {
     pub(crate) addresses: OrdSet<u32>,
 }
 
+/// What indexes know of a pod besides its set and its claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    node: Option<(NodeName, u32)>,
+    is_ripening: bool,
+}
+
+impl Place {
+    pub(crate) fn of(pod: &Pod) -> Self {
+        Self {
+            node: pod.binding.as_ref().map(|binding| (binding.node.clone(), binding.address)),
+            is_ripening: pod.is_ready() && !pod.is_available,
+        }
+    }
+}
+
 pub(crate) fn index_add<K: Ord + Clone>(map: &mut OrdMap<K, OrdSet<Key>>, at: &K, key: &Key) {
-    let mut keys = map.get(at).cloned().unwrap_or_default();
-    keys.insert(key.clone());
-    map.insert(at.clone(), keys);
+    match map.get_mut(at) {
+        Some(keys) => {
+            keys.insert(key.clone());
+        }
+        None => {
+            map.insert(at.clone(), OrdSet::unit(key.clone()));
+        }
+    }
 }
 
 pub(crate) fn index_drop<K: Ord + Clone>(map: &mut OrdMap<K, OrdSet<Key>>, at: &K, key: &Key) {
-    let Some(keys) = map.get(at) else { return };
-    let mut keys = keys.clone();
+    let Some(keys) = map.get_mut(at) else { return };
     keys.remove(key);
     if keys.is_empty() {
         map.remove(at);
-    } else {
-        map.insert(at.clone(), keys);
     }
 }
 
@@ -156,7 +174,7 @@ impl State {
     /// Makes the indexes anew from the objects, after the state was read from a snapshot.
     pub fn reindex(&mut self) {
         self.index = Index::default();
-        self.requests_by_age = self.requests.iter().map(|(id, revision)| ((*revision, id.clone()), ())).collect();
+        self.requests_by_age = self.requests.iter().map(|(id, revision)| (*revision, id.clone())).collect();
         let pods: Vec<_> = self.pods.iter().map(|(key, pod)| (key.clone(), Arc::clone(pod))).collect();
         for (key, pod) in pods {
             self.index.add_pod(&key, &pod);
@@ -183,17 +201,44 @@ impl Index {
         for claim in &pod.claims {
             index_add(&mut self.pods_by_claim, &claim.claim, key);
         }
-        match &pod.binding {
-            Some(binding) => {
-                index_add(&mut self.pods_by_node, &binding.node, key);
-                self.addresses.insert(binding.address);
+        self.add_place(key, &Place::of(pod));
+    }
+
+    fn add_place(&mut self, key: &Key, place: &Place) {
+        match &place.node {
+            Some((node, address)) => {
+                index_add(&mut self.pods_by_node, node, key);
+                self.addresses.insert(*address);
             }
             None => {
                 self.unplaced.insert(key.clone());
             }
         }
-        if pod.is_ready() && !pod.is_available {
+        if place.is_ripening {
             self.ripening.insert(key.clone());
+        }
+    }
+
+    fn drop_place(&mut self, key: &Key, place: &Place) {
+        match &place.node {
+            Some((node, address)) => {
+                index_drop(&mut self.pods_by_node, node, key);
+                self.addresses.remove(address);
+            }
+            None => {
+                self.unplaced.remove(key);
+            }
+        }
+        if place.is_ripening {
+            self.ripening.remove(key);
+        }
+    }
+
+    /// Follows a pod that may have been changed; its set and its claims never are.
+    pub(crate) fn move_pod(&mut self, key: &Key, before: &Place, after: &Place) {
+        if before != after {
+            self.drop_place(key, before);
+            self.add_place(key, after);
         }
     }
 
@@ -203,11 +248,6 @@ impl Index {
         for claim in &pod.claims {
             index_drop(&mut self.pods_by_claim, &claim.claim, key);
         }
-        if let Some(binding) = &pod.binding {
-            index_drop(&mut self.pods_by_node, &binding.node, key);
-            self.addresses.remove(&binding.address);
-        }
-        self.unplaced.remove(key);
-        self.ripening.remove(key);
+        self.drop_place(key, &Place::of(pod));
     }
 }

@@ -35,7 +35,7 @@ pub(crate) enum Answer {
     /// The call was carried out.
     Done(Reply),
     /// The read's state.
-    State(Box<State>),
+    State(Arc<State>),
     /// The call was not carried out, or that is not known.
     Failed(CallError),
     /// Ask the leader.
@@ -45,7 +45,7 @@ pub(crate) enum Answer {
 /// The newest applied state and how the server sees its group.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Latest {
-    pub(crate) state: State,
+    pub(crate) state: Arc<State>,
     pub(crate) status: Status,
 }
 
@@ -122,10 +122,15 @@ impl Core {
     }
 
     /// The state here, once it has reached a revision.
-    pub(crate) async fn state_at(&self, revision: Revision) -> Result<State, Stopped> {
+    pub(crate) async fn state_at(&self, revision: Revision) -> Result<Arc<State>, Stopped> {
+        // Where the change was made, it is shown before it is answered.
+        let shown = Arc::clone(&self.shared.latest.borrow().state);
+        if revision <= shown.revision {
+            return Ok(shown);
+        }
         let mut latest = self.subscribe();
         let reached = latest.wait_for(|latest| revision <= latest.state.revision).await.map_err(|_| Stopped)?;
-        Ok(reached.state.clone())
+        Ok(Arc::clone(&reached.state))
     }
 
     pub(crate) fn status(&self) -> Status {

@@ -7,10 +7,12 @@ use crate::{ServerConfig, ServerError};
 use bytes::Bytes;
 use consensus::Retention;
 use control_core::{CallError, Control, Input, Output, Recovered, SnapshotBytes};
+use domain::State;
 use domain::agent::ToAgent;
 use journal::{DirDisk, Journal, Ledger, Options, Seq, SnapshotStore};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 
@@ -28,6 +30,9 @@ pub(crate) struct Engine {
     snapshots: Snapshots,
     outboxes: Outboxes,
     tickets: BTreeMap<u64, oneshot::Sender<Answer>>,
+    /// Given once the state that they speak of is shown.
+    answers: Vec<(u64, Answer)>,
+    shown: Latest,
     last_ticket: u64,
     agents: BTreeMap<u64, mpsc::Sender<ToAgent>>,
     /// Inputs that came of executing outputs; they go first.
@@ -69,7 +74,7 @@ impl Opened {
 
     /// The state as of the snapshot; later entries follow with the first step.
     pub(crate) fn latest(&self) -> Latest {
-        Latest { state: self.control.state().clone(), status: self.control.status() }
+        Latest { state: Arc::new(self.control.state().clone()), status: self.control.status() }
     }
 
     /// Starts everything that the core's thread relies on. Called within the runtime.
@@ -81,6 +86,7 @@ impl Opened {
     ) -> Result<Engine, ServerError> {
         let snapshots = Snapshots::spawn(self.store, core.clone())?;
         let outboxes = Outboxes::spawn(config, &core, &snapshots)?;
+        let shown = Latest { state: Arc::new(self.control.state().clone()), status: self.control.status() };
         Ok(Engine {
             control: self.control,
             journal: self.journal,
@@ -90,6 +96,8 @@ impl Opened {
             snapshots,
             outboxes,
             tickets: BTreeMap::new(),
+            answers: Vec::new(),
+            shown,
             last_ticket: 0,
             agents: BTreeMap::new(),
             own_inputs: Vec::new(),
@@ -122,13 +130,11 @@ impl Engine {
                 }
             }
             let outputs = self.control.step(self.now_ms(), wall_ms(), inputs);
-            let has_news = !outputs.is_empty();
             for output in outputs {
                 self.execute(output)?;
             }
-            if has_news {
-                self.publish();
-            }
+            self.answer_all();
+            self.show_status();
         }
     }
 
@@ -169,14 +175,19 @@ impl Engine {
                 }
             }
             Output::Replied { ticket, result } => {
-                self.answer(ticket, result.map_or_else(Answer::Failed, Answer::Done));
+                self.answers.push((ticket, result.map_or_else(Answer::Failed, Answer::Done)));
+            }
+            Output::Applied { state } => {
+                self.show(Arc::new(state));
+                self.answer_all();
             }
             Output::NotLeader { ticket, leader } => self.answer(ticket, Answer::NotLeader { leader }),
-            Output::ReadReady { ticket, state } => self.answer(ticket, Answer::State(Box::new(state))),
+            Output::ReadReady { ticket, state } => self.answer(ticket, Answer::State(Arc::new(state))),
             Output::Published(applied) => self.core.ring().push(applied),
             Output::Restored { state } => {
                 tracing::info!(revision = state.revision.0, "the state was replaced by the leader's snapshot");
                 self.core.ring().reset(state.revision);
+                self.show(Arc::new(state));
             }
             Output::ToAgent { session, frame } => self.tell(session, frame),
             Output::CloseAgent { session } => {
@@ -212,9 +223,24 @@ impl Engine {
         }
     }
 
-    fn publish(&self) {
+    fn answer_all(&mut self) {
+        for (ticket, answer) in std::mem::take(&mut self.answers) {
+            self.answer(ticket, answer);
+        }
+    }
+
+    /// From now on, whoever looks sees this state.
+    fn show(&mut self, state: Arc<State>) {
+        self.shown = Latest { state, status: self.control.status() };
+        self.core.publish(self.shown.clone());
+    }
+
+    fn show_status(&mut self) {
         let status = self.control.status();
-        self.core.publish(Latest { state: self.control.state().clone(), status });
+        if self.shown.status != status {
+            self.shown.status = status;
+            self.core.publish(self.shown.clone());
+        }
     }
 
     fn now_ms(&self) -> u64 {

@@ -9,6 +9,7 @@ use api::internal::peer_client::PeerClient;
 use control_core::Reply;
 use domain::id::{RequestId, Revision};
 use domain::{Request, State};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -51,7 +52,7 @@ impl Forward {
     }
 
     /// Carries out a change on the leader, and waits for the state here to have it.
-    pub(crate) async fn change(&self, mut request: Request, until: Instant) -> Result<(Reply, State), Status> {
+    pub(crate) async fn change(&self, mut request: Request, until: Instant) -> Result<(Reply, Arc<State>), Status> {
         if request.id.is_none() {
             request.id = Some(draw_request_id()?);
         }
@@ -130,11 +131,11 @@ impl Forward {
     }
 
     /// A state with everything that was acknowledged before, or, if `stale`, whatever is here.
-    pub(crate) async fn read(&self, stale: bool, until: Instant) -> Result<State, Status> {
+    pub(crate) async fn read(&self, stale: bool, until: Instant) -> Result<Arc<State>, Status> {
         let mut pauses = Pauses::new(until);
         loop {
             let leader = match self.core.read(stale).await.map_err(|_| status::stopping())? {
-                Answer::State(state) => return Ok(*state),
+                Answer::State(state) => return Ok(state),
                 Answer::Failed(error) => return Err(status::call_error(&error)),
                 Answer::NotLeader { leader } => leader,
                 Answer::Done(_) => return Err(Status::internal("a read was answered like a call")),
@@ -145,7 +146,7 @@ impl Forward {
         }
     }
 
-    async fn state_at(&self, revision: Revision, until: Instant) -> Result<State, Status> {
+    async fn state_at(&self, revision: Revision, until: Instant) -> Result<Arc<State>, Status> {
         match tokio::time::timeout_at(until, self.core.state_at(revision)).await {
             Ok(state) => state.map_err(|_| status::stopping()),
             Err(_) => {

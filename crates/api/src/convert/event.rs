@@ -5,68 +5,35 @@ use super::pod::{address_text, unplaced_message};
 use crate::codec::Variants as _;
 use crate::v1;
 use domain::event::{Batch, Event, RemovalCause};
-use domain::id::{ClassName, Key, NodeName, Revision, Uid, VolumeName};
+use domain::id::{Name, Revision, Uid};
 use domain::object::Phase;
-use domain::{State, revisions_of, uid_text};
+use domain::{revisions_of, uid_text};
 use std::collections::BTreeMap;
 
-/// Writes the events of a batch; `state` is the state after it.
+/// Writes the events of a batch of a cluster; `subjects` are the identities of what they are about.
 #[must_use]
-pub fn events_to_wire(state: &State, batch: &Batch) -> Vec<v1::Event> {
+pub fn events_to_wire(cluster: &Name, batch: &Batch, subjects: &[Option<Uid>]) -> Vec<v1::Event> {
     let to_wire = |(index, (revision, event))| v1::Event {
         at_ms: batch.at_ms,
         actor: batch.decided_by(index).to_owned(),
-        ..event_to_wire(state, revision, event)
+        uid: subjects.get(index).copied().flatten().map(|uid| uid_text(cluster, uid)).unwrap_or_default(),
+        ..event_to_wire(revision, event)
     };
     revisions_of(batch).enumerate().map(to_wire).collect()
 }
 
-/// All but when and by whom.
-fn event_to_wire(state: &State, revision: Revision, event: &Event) -> v1::Event {
+/// All but when, by whom and about whom.
+fn event_to_wire(revision: Revision, event: &Event) -> v1::Event {
     let (kind, key) = event.object();
-    let uid = uid_of(state, revision, event, kind, &key);
     v1::Event {
         revision: revision.0,
         r#type: event.variant_name().to_owned(),
         kind: kind.to_owned(),
         namespace: key.namespace.to_string(),
         name: key.name.to_string(),
-        uid: uid.map(|uid| uid_text(&state.cluster, uid)).unwrap_or_default(),
         message: sentence(event),
         details: details(event),
         ..v1::Event::default()
-    }
-}
-
-/// The identity of what an event is about: its own word, or else the object that has the name now.
-fn uid_of(state: &State, revision: Revision, event: &Event, kind: &str, key: &Key) -> Option<Uid> {
-    match event {
-        Event::PodReported { uid, .. }
-        | Event::PodBecameAvailable { uid, .. }
-        | Event::PodBecameUnavailable { uid, .. }
-        | Event::PodDeletionRequested { uid, .. }
-        | Event::PodRemoved { uid, .. }
-        | Event::PodHeld { uid, .. }
-        | Event::PodResumed { uid, .. }
-        | Event::PodOrphaned { uid, .. }
-        | Event::PodAdopted { uid, .. } => return Some(*uid),
-        // An object's identity is the revision that made it.
-        Event::SetCreated { .. }
-        | Event::PodCreated { .. }
-        | Event::ClaimCreated { .. }
-        | Event::VolumeCreated { .. } => return Some(Uid(revision.0)),
-        _ => {}
-    }
-    let name = key.name.as_str();
-    match kind {
-        "StatefulSet" => state.sets.get(key).map(|set| set.meta.uid),
-        "Pod" => state.pods.get(key).map(|pod| pod.meta.uid),
-        "PersistentVolumeClaim" => state.claims.get(key).map(|claim| claim.meta.uid),
-        "PersistentVolume" => state.volumes.get(&VolumeName::new(name)).map(|volume| volume.meta.uid),
-        "StorageClass" => state.classes.get(&ClassName::new(name)).map(|class| class.meta.uid),
-        "Service" => state.services.get(key).map(|service| service.meta.uid),
-        "Node" => state.nodes.get(&NodeName::new(name)).map(|node| node.meta.uid),
-        _ => None,
     }
 }
 

@@ -166,7 +166,7 @@ impl World {
             Output::Restored { .. } => {
                 self.restored.insert(id);
             }
-            Output::Compacted { .. } | Output::Published(_) | Output::Role { .. } => {}
+            Output::Compacted { .. } | Output::Applied { .. } | Output::Published(_) | Output::Role { .. } => {}
         }
     }
 

@@ -6,6 +6,7 @@ use crate::status;
 use api::convert::{FieldError, claim_onto, replicas_from_wire, volume_onto};
 use domain::id::{RequestId, Revision};
 use domain::{Command, Draft, Request, State};
+use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::time::Instant;
 use tonic::Status;
@@ -45,7 +46,7 @@ pub(super) struct Done {
     /// The revision that it led to.
     pub(super) revision: Revision,
     /// A state that has it.
-    pub(super) state: State,
+    pub(super) state: Arc<State>,
 }
 
 impl Change {
@@ -61,13 +62,17 @@ impl Change {
     /// Carries it out, and waits until it is seen here as well.
     pub(super) async fn carry_out(&self, forward: &Forward, until: Instant) -> Result<Done, Status> {
         if self.is_dry_run {
-            return self.rehearse(&forward.read(false, until).await?);
+            let state = forward.read(false, until).await?;
+            return self.rehearse(&state);
         }
         let mut attempt_count = 0;
         loop {
             let request = match self.needs {
                 Needs::Nothing => self.request(self.command.clone(), self.expected),
-                _ => self.complete(&forward.read(false, until).await?)?,
+                _ => {
+                    let state = forward.read(false, until).await?;
+                    self.complete(&state)?
+                }
             };
             attempt_count += 1;
             match forward.change(request, until).await {
@@ -124,7 +129,7 @@ impl Change {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let at_ms = state.at_ms.max(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
         draft.submit(&self.complete(state)?, at_ms).map_err(|rejection| status::rejected(&rejection))?;
-        Ok(Done { revision: state.revision, state: draft.state().clone() })
+        Ok(Done { revision: state.revision, state: Arc::new(draft.state().clone()) })
     }
 }
 

@@ -94,7 +94,7 @@ impl Filter {
 
     /// The wanted events of a batch after a revision.
     fn events(&self, applied: &AppliedBatch, cursor: Revision) -> Vec<Event> {
-        let mut events = events_to_wire(&applied.state, &applied.batch);
+        let mut events = events_to_wire(&applied.cluster, &applied.batch, &applied.subjects);
         events.retain(|event| cursor.0 < event.revision && self.shows(event));
         events
     }
@@ -165,7 +165,7 @@ impl Watcher {
     }
 
     async fn pass(&mut self, applied: &AppliedBatch) -> Result<(), Gone> {
-        let (revision, at_ms) = (applied.revision(), applied.batch.at_ms);
+        let (revision, at_ms) = (applied.revision, applied.batch.at_ms);
         let events = self.filter.events(applied, self.cursor);
         self.cursor = revision;
         if events.is_empty() {
@@ -205,7 +205,7 @@ mod tests {
         let batch = Batch { events: vec![cordoned("n1"), cordoned("n2"), removed], ..Batch::default() };
         let mut state = State::default();
         assert!(state.apply_batch(&batch));
-        AppliedBatch { batch, state }
+        AppliedBatch::new(batch, &state)
     }
 
     fn names(filter: &Filter, cursor: u64) -> Vec<String> {

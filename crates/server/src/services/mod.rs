@@ -41,7 +41,7 @@ impl Api {
         Self { config, forward, channels, tunnels }
     }
 
-    async fn read(&self, stale: bool, until: Instant) -> Result<State, Status> {
+    async fn read(&self, stale: bool, until: Instant) -> Result<Arc<State>, Status> {
         self.forward.read(stale, until).await
     }
 

@@ -65,7 +65,7 @@ impl nodes_server::Nodes for Nodes {
 /// The pods that went with the batch that led to `revision`, if it is still remembered.
 fn given_up(core: &Core, revision: Revision) -> Vec<String> {
     let Poll::Next(batches) = core.ring().poll(Revision(revision.0.saturating_sub(1))) else { return Vec::new() };
-    let Some(applied) = batches.first().filter(|applied| applied.revision() == revision) else { return Vec::new() };
+    let Some(applied) = batches.first().filter(|applied| applied.revision == revision) else { return Vec::new() };
     let removed = applied.batch.events.iter().filter_map(|event| match event {
         Event::PodRemoved { pod, .. } => Some(pod.to_string()),
         _ => None,
