@@ -79,6 +79,20 @@ fn a_volume_made_again_under_its_name_goes_on_with_higher_fences() {
 }
 
 #[test]
+fn a_static_volume_is_found_by_the_name_of_a_class_that_does_not_exist() {
+    let mut story = Story::with_nodes(1);
+    let shelf = Some("shelves".into());
+    let wish = ClaimSpec { access: once(), request_bytes: 1, class: shelf, ..ClaimSpec::default() };
+    claim(&mut story, "data", wish);
+    assert_eq!(story.draft.state().claims[&key("data")].volume, None, "there is nothing that would make one");
+    let other = VolumeSpec { capacity_bytes: 1, access: once(), class: "standard".into(), ..VolumeSpec::default() };
+    volume(&mut story, "other", other.clone());
+    assert_eq!(story.draft.state().claims[&key("data")].volume, None, "a volume of another class is not meant");
+    volume(&mut story, "shelf", VolumeSpec { class: "shelves".into(), ..other });
+    assert_eq!(story.draft.state().claims[&key("data")].volume, Some("shelf".into()));
+}
+
+#[test]
 fn marks_of_claims_volumes_and_classes_are_kept_and_may_change() {
     let mut story = Story::with_nodes(1);
     let spec = ClaimSpec { access: once(), request_bytes: 1, ..ClaimSpec::default() };

@@ -75,7 +75,8 @@ pub(crate) fn bind(state: &State, key: &Key, claim: &Claim, waits: bool) -> Vec<
 /// The best free volume: one kept for this claim, then the closest set of access modes, then the smallest
 /// (semantics A10-116, 117).
 fn existing(state: &State, key: &Key, claim: &Claim) -> Option<VolumeName> {
-    let wanted_class = class_of(state, claim.spec.class.as_ref()).map(|(name, _)| name.clone()).unwrap_or_default();
+    // A class by whose name volumes are only found need not exist: nothing is provisioned then.
+    let wanted_class = class_or_default(state, claim.spec.class.as_ref()).unwrap_or_default();
     state
         .free_volumes()
         .filter(|(name, volume)| {
