@@ -4,6 +4,11 @@
 
 use crate::{DiskError, FileError, Seq};
 
+/// What is left to do when nothing can be put back.
+const LEAVE_STOPPED: &str = "leave this server stopped: the others go on without it as long as they are a majority. \
+    It must not begin again under its name with an empty directory, because it may have voted for and acknowledged \
+    what it would no longer know";
+
 /// Why a journal cannot be opened or written.
 ///
 /// Nothing here is repaired silently: a log with a hole must not take part in votes.
@@ -18,8 +23,8 @@ pub enum JournalError {
     /// A record that had been written whole no longer matches its checksum.
     #[error(
         "{file} is damaged at byte {offset} (record {seq}): it was written whole once, so this is not the end of an \
-         interrupted write. Do not run this member without the record: keep the directory for study, remove the \
-         member from its group, and add a new one, under a new name, with an empty directory"
+         interrupted write. If there is an intact copy of the file that was made after this server last ran, put it \
+         back; otherwise {LEAVE_STOPPED}"
     )]
     Damaged {
         /// The segment.
@@ -31,8 +36,8 @@ pub enum JournalError {
     },
     /// A segment is gone.
     #[error(
-        "{file} is missing: it should hold records from {seq} on. Put the file back if it was moved away; otherwise \
-         remove this member from its group, and add a new one, under a new name, with an empty directory"
+        "{file} is missing: it should hold records from {seq} on. If it was moved away, put the file back; \
+         otherwise {LEAVE_STOPPED}"
     )]
     MissingSegment {
         /// The segment that should be there.
@@ -42,9 +47,8 @@ pub enum JournalError {
     },
     /// Segments exist, but the file that says where the journal begins does not.
     #[error(
-        "{file} is missing beside journal segments that hold records, so lost segments could not be noticed. Put the \
-         file back if it was moved away; otherwise remove this member from its group, and add a new one, under a new \
-         name, with an empty directory"
+        "{file} is missing beside journal segments that hold records, so lost segments could not be noticed. If it \
+         was moved away, put the file back; otherwise {LEAVE_STOPPED}"
     )]
     MissingFloor {
         /// The missing file.

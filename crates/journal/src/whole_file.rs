@@ -20,8 +20,9 @@ pub enum FileError {
     Disk(#[from] DiskError),
     /// The content is not what was written.
     #[error(
-        "{file} is damaged ({damage}). An older state must not stand in for it: keep the directory for study, remove \
-         this member from the cluster, and add a new one, under a new name, with an empty directory"
+        "{file} is damaged ({damage}). If there is an intact copy of it that was made after this process last ran, \
+         put it back; otherwise leave the process stopped: neither an older copy nor an empty directory may stand in \
+         for what is lost"
     )]
     Damaged {
         /// The file.

@@ -28,7 +28,7 @@ fn damaged_newest_snapshot_is_refused_rather_than_passed_over() {
         damaged.flip_bit(&name, offset);
         let error = SnapshotStore::open(damaged).unwrap().latest().expect_err("it is damaged");
         assert!(matches!(error, FileError::Damaged { .. }), "byte {offset}: {error}");
-        assert!(error.to_string().contains("remove this member"), "{error}");
+        assert!(error.to_string().contains("put it back; otherwise leave the process stopped"), "{error}");
     }
 }
 

@@ -55,10 +55,19 @@ pub(crate) struct Opened {
 impl Opened {
     /// Reads everything back from the disk.
     pub(crate) fn open(config: &ServerConfig) -> Result<Self, ServerError> {
-        let owner = claim_directory(config)?;
+        let mut owner = Ledger::open(open_dir(&config.data_dir)?, "owner")?;
+        let has_run = is_own(&owner, config)?;
+        let journal_dir = config.data_dir.join("journal");
+        if has_run && !holds_journal(&journal_dir) {
+            return Err(ServerError::JournalGone { path: journal_dir });
+        }
         let store = SnapshotStore::open(open_dir(&config.data_dir.join("snapshots"))?)?;
         let options = Options { segment_bytes_max: config.segment_bytes_max };
-        let (journal, recovered) = Journal::open(open_dir(&config.data_dir.join("journal"))?, options)?;
+        let (journal, recovered) = Journal::open(open_dir(&journal_dir)?, options)?;
+        if !has_run {
+            // Noted once there is a journal, and never before: from now on one that is missing is noticed.
+            owner.save(owner_text(config).as_bytes())?;
+        }
         if let Some(torn) = &recovered.torn_tail {
             tracing::warn!(file = torn.file, offset = torn.offset, bytes = torn.bytes, "cleared an interrupted write");
         }
@@ -268,19 +277,28 @@ fn open_dir(path: &Path) -> Result<DirDisk, ServerError> {
     DirDisk::open(path).map_err(|source| ServerError::Directory { path: path.to_owned(), source })
 }
 
-/// Notes whose directory this is, and refuses another's: a server must never vote with somebody else's memory.
-fn claim_directory(config: &ServerConfig) -> Result<Ledger<DirDisk>, ServerError> {
-    let mut ledger = Ledger::open(open_dir(&config.data_dir)?, "owner")?;
-    let own = format!("server {} of cluster {}", config.id, config.cluster_id);
+fn owner_text(config: &ServerConfig) -> String {
+    format!("server {} of cluster {}", config.id, config.cluster_id)
+}
+
+/// Whether this very server has run in the directory before. Another's is refused: a server must never vote with
+/// somebody else's memory.
+fn is_own(ledger: &Ledger<DirDisk>, config: &ServerConfig) -> Result<bool, ServerError> {
+    let own = owner_text(config);
     match ledger.load()? {
-        None => ledger.save(own.as_bytes())?,
-        Some(owner) if owner == own.as_bytes() => {}
+        None => Ok(false),
+        Some(owner) if owner == own.as_bytes() => Ok(true),
         Some(owner) => {
             let owner = String::from_utf8_lossy(&owner).into_owned();
-            return Err(ServerError::OtherOwner { path: config.data_dir.clone(), owner, own });
+            Err(ServerError::OtherOwner { path: config.data_dir.clone(), owner, own })
         }
     }
-    Ok(ledger)
+}
+
+/// Whether anything of a journal is in a directory.
+fn holds_journal(path: &Path) -> bool {
+    std::fs::read_dir(path)
+        .is_ok_and(|entries| entries.flatten().any(|entry| !entry.file_name().to_string_lossy().starts_with('.')))
 }
 
 fn draw_seed() -> Result<u64, ServerError> {
@@ -289,4 +307,25 @@ fn draw_seed() -> Result<u64, ServerError> {
     let mut random = std::fs::File::open("/dev/urandom").map_err(ServerError::System)?;
     random.read_exact(&mut bytes).map_err(ServerError::System)?;
     Ok(u64::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_whose_journal_is_gone_does_not_begin_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let listen = ([127, 0, 0, 1], 0).into();
+        let peers = [(1, "127.0.0.1:1".to_owned())].into();
+        let config = ServerConfig::new(1, listen, directory.path().to_owned(), peers, "test");
+        for _ in 0..2 {
+            Opened::open(&config).unwrap();
+        }
+        std::fs::remove_dir_all(directory.path().join("journal")).unwrap();
+        let error = Opened::open(&config).unwrap_err();
+        assert!(matches!(error, ServerError::JournalGone { .. }), "{error}");
+        assert!(error.to_string().contains("put it back"), "{error}");
+    }
 }

@@ -43,6 +43,15 @@ pub enum ServerError {
         #[source]
         source: std::io::Error,
     },
+    /// This server has run before, and its journal is not there.
+    #[error(
+        "{path} holds no journal, although this server has run before: if it was moved away, put it back; otherwise \
+         leave this server stopped: it may have voted for and acknowledged what it would no longer know"
+    )]
+    JournalGone {
+        /// Where it should be.
+        path: PathBuf,
+    },
     /// The journal cannot be read or written.
     #[error("the journal")]
     Journal(#[from] journal::JournalError),
@@ -72,7 +81,12 @@ impl ServerError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config { .. } => 2,
-            Self::Journal(_) | Self::Snapshot(_) | Self::Recover(_) | Self::Record(_) | Self::CoreStopped => EXIT_DISK,
+            Self::JournalGone { .. }
+            | Self::Journal(_)
+            | Self::Snapshot(_)
+            | Self::Recover(_)
+            | Self::Record(_)
+            | Self::CoreStopped => EXIT_DISK,
             Self::OtherOwner { .. }
             | Self::Listen { .. }
             | Self::Directory { .. }

@@ -14,7 +14,6 @@ mod serve;
 mod services;
 mod snapshots;
 mod status;
-mod tunnels;
 
 pub use config::ServerConfig;
 pub use error::{EXIT_DISK, ServerError};

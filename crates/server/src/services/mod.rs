@@ -4,7 +4,6 @@ mod change;
 mod cluster;
 mod commit;
 mod history;
-mod logs;
 mod nodes;
 mod pods;
 mod selector;
@@ -17,7 +16,6 @@ use crate::ServerConfig;
 use crate::forward::Forward;
 use crate::peers::Channels;
 use crate::status;
-use crate::tunnels::Tunnels;
 use api::v1;
 use change::{Change, Done};
 use domain::State;
@@ -33,12 +31,11 @@ pub(crate) struct Api {
     config: Arc<ServerConfig>,
     forward: Forward,
     channels: Channels,
-    tunnels: Tunnels,
 }
 
 impl Api {
-    pub(crate) const fn new(config: Arc<ServerConfig>, forward: Forward, channels: Channels, tunnels: Tunnels) -> Self {
-        Self { config, forward, channels, tunnels }
+    pub(crate) const fn new(config: Arc<ServerConfig>, forward: Forward, channels: Channels) -> Self {
+        Self { config, forward, channels }
     }
 
     async fn read(&self, stale: bool, until: Instant) -> Result<Arc<State>, Status> {
