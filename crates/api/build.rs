@@ -30,13 +30,14 @@ const OBJECTS_FILE: &str = "holdfast/v1/objects.proto";
 const PRINTED: [&str; 5] = ["StatusReply", "Member", "WatchReply", "Event", "WhyReply"];
 
 /// Fields whose camelCase is not Kubernetes' own spelling.
-const SPELLINGS: [(&str, &str); 6] = [
+const SPELLINGS: [(&str, &str); 7] = [
     ("pod_ip", "podIP"),
     ("host_ip", "hostIP"),
     ("cluster_ip", "clusterIP"),
     ("boot_id", "bootID"),
     ("machine_id", "machineID"),
     ("image_id", "imageID"),
+    ("container_id", "containerID"),
 ];
 
 /// Numbers and flags that say something when they are zero.

@@ -35,7 +35,6 @@ pub mod convert;
 pub mod manifest;
 pub mod name;
 pub mod quantity;
-pub mod reason;
 pub mod time;
 mod wire;
 

@@ -140,6 +140,9 @@ pub(crate) struct Agent {
     /// A label of the node.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
+    /// A taint of the node.
+    #[arg(long = "taint", value_name = "KEY[=VALUE]:EFFECT", value_parser = taint)]
+    taints: Vec<domain::spec::Taint>,
     /// How many pods the node takes.
     #[arg(long)]
     pods_max: Option<u32>,
@@ -166,6 +169,7 @@ impl Agent {
         config.images.clone_from(&self.images);
         config.labels = self.labels.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect();
         let pods_max = if self.simulated.is_some() { SIMULATED_PODS_MAX } else { config.pods_max };
+        config.taints.clone_from(&self.taints);
         config.pods_max = self.pods_max.unwrap_or(pods_max);
         config.heartbeat_ms = self.heartbeat.unwrap_or(config.heartbeat_ms);
         config
@@ -230,4 +234,29 @@ fn id_and_address(text: &str) -> Result<(u64, String), String> {
 fn label(text: &str) -> Result<(String, String), String> {
     let parts = text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
     parts.ok_or_else(|| format!("{text:?} is not KEY=VALUE"))
+}
+
+fn taint(text: &str) -> Result<domain::spec::Taint, String> {
+    let known = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+    let (pair, effect) = text.rsplit_once(':').unwrap_or((text, ""));
+    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+    if key.is_empty() || !known.contains(&effect) {
+        return Err(format!("{text:?} is not KEY[=VALUE]:EFFECT with the effect {}", known.join(" or ")));
+    }
+    Ok(domain::spec::Taint { key: key.into(), value: value.into(), effect: effect.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taints_are_written_as_kubectl_writes_them() {
+        let parts = |text: &str| taint(text).map(|taint| [taint.key, taint.value, taint.effect].map(|n| n.to_string()));
+        assert_eq!(parts("dedicated=db:NoSchedule").unwrap(), ["dedicated", "db", "NoSchedule"]);
+        assert_eq!(parts("gpu:PreferNoSchedule").unwrap(), ["gpu", "", "PreferNoSchedule"]);
+        for text in ["dedicated", "dedicated=db", "dedicated=db:Never", ":NoSchedule"] {
+            assert!(taint(text).is_err(), "{text}");
+        }
+    }
 }

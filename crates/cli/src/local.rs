@@ -41,8 +41,9 @@ pub(crate) async fn up(args: &Up, namespace: Option<&str>) -> Result<(), CliErro
         agent_arguments: args.agent_arguments.clone(),
     };
     if args.detach {
-        cluster::up_detached(options, progress, READY_MS_MAX).await?;
-        let session = Address::Dir(args.data_dir.clone()).connect();
+        let status = cluster::up_detached(options, progress, READY_MS_MAX).await?;
+        warn_of_ended(&status);
+        let session = Address::Dir(args.data_dir.clone()).connect()?;
         set_up(&session, &given).await?;
         show_next(&session, &args.data_dir, true);
         return Ok(());
@@ -52,6 +53,9 @@ pub(crate) async fn up(args: &Up, namespace: Option<&str>) -> Result<(), CliErro
         print::note("stopping the cluster");
         running.down(false).await?;
         return Err(error);
+    }
+    if let Answer::Status(status) = running.ask(Request::Status).await? {
+        warn_of_ended(&status);
     }
     let session = session_of(running.cluster())?;
     let interrupted = tokio::signal::ctrl_c();
@@ -86,6 +90,14 @@ pub(crate) async fn launcher(args: Launcher) -> Result<(), CliError> {
     }
     running.supervise(|notice| print::note(notice.to_string())).await?;
     Ok(())
+}
+
+/// A cluster can be ready without one of its servers; people should know.
+fn warn_of_ended(status: &cluster::Status) {
+    for process in status.processes.iter().filter(|process| process.state == cluster::ProcessState::Exited) {
+        let how = process.exit_status.as_deref().unwrap_or("nobody saw how");
+        print::note(format!("warning: {} ended by itself ({how}); its log is {}", process.name, process.log.display()));
+    }
 }
 
 fn progress(text: &str) {
@@ -159,7 +171,7 @@ pub(crate) async fn down(args: &Down, address: &Address) -> Result<(), CliError>
 
 /// Shows members, leader, revision, nodes and holds.
 pub(crate) async fn status(address: &Address, output: Option<Output>) -> Result<(), CliError> {
-    let session = address.connect();
+    let session = address.connect()?;
     let (mut reply, is_stale) = match fetch::status(&session, false, LEADER_MS_MAX).await {
         Ok(reply) => (reply, false),
         Err(_) => (fetch::status(&session, true, ANSWER_MS_MAX).await?, true),

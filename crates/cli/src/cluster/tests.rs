@@ -279,9 +279,16 @@ async fn readiness_is_what_the_probe_says_and_fails_when_a_process_ends() {
     };
     running.wait_ready(probe, 10_000).await.unwrap();
     assert!(fixture.control().await.status().await.unwrap().is_ready);
-    running.cluster().processes[&S1].signal(Signal::KILL).unwrap();
+    let kill = |running: &Running, name| running.cluster().processes[&name].signal(Signal::KILL).unwrap();
+    kill(&running, N1);
     let error = running.wait_ready(async || false, 10_000).await.unwrap_err();
-    assert!(refused(&error).message.starts_with("s1 ended"), "{error:?}");
+    assert!(refused(&error).message.starts_with("n1 ended"), "{error:?}");
+    for name in [S1, S2] {
+        kill(&running, name);
+    }
+    let error = running.wait_ready(async || false, 10_000).await.unwrap_err();
+    let message = &refused(&error).message;
+    assert!(message.starts_with("s1 ended") || message.starts_with("s2 ended"), "{error:?}");
     running.down(true).await.unwrap();
 }
 

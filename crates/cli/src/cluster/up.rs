@@ -150,11 +150,13 @@ impl Running {
 
     /// Waits until the probe says that the cluster is ready, and says so to those who wait for the launcher.
     ///
-    /// A server or agent that ends meanwhile, or a signal to this process, is an error at once. After an error the
-    /// cluster still runs: the caller calls [`Running::down`].
+    /// An agent that ends meanwhile, so many servers that no majority is left, or a signal to this process, is an error
+    /// at once. After an error the cluster still runs: the caller calls [`Running::down`].
     pub async fn wait_ready(&mut self, mut probe: impl AsyncFnMut() -> bool, within_ms: u64) -> anyhow::Result<()> {
         let deadline = Instant::now() + Duration::from_millis(within_ms);
         let poll = Duration::from_millis(READY_POLL_MS);
+        let spare_servers = (self.file.servers.len() - 1) / 2;
+        let mut ended_servers = BTreeSet::new();
         loop {
             let probing = async {
                 let is_ready = probe().await;
@@ -166,6 +168,12 @@ impl Running {
             tokio::select! {
                 notice = self.notices.recv() => match notice {
                     None => return Err(Refused::new("the cluster was stopped before it was ready").into()),
+                    // A server that refuses its own data stops nobody else.
+                    Some(Notice::Exited { name: name @ ProcessName::Server(_), .. })
+                        if ended_servers.contains(&name) || ended_servers.len() < spare_servers =>
+                    {
+                        ended_servers.insert(name);
+                    }
                     Some(Notice::Exited { name, status, log }) => {
                         return Err(Refused::new(format!("{name} ended before the cluster was ready ({status})"))
                             .hint(format!("tail {}", log.display()))
