@@ -17,7 +17,6 @@ pub mod process_tree;
 mod session;
 pub mod shim;
 mod simulated;
-mod tunnel;
 pub mod volume;
 pub mod workload;
 

@@ -15,7 +15,7 @@ fn a_python_client_scales_updates_and_watches() {
     let output = Command::new("python3")
         .arg(format!("{root}/tests/clients/scale_and_watch.py"))
         .arg(format!("{root}/proto"))
-        .arg(cluster.address_of_a_server())
+        .arg(cluster.address("s1"))
         .output()
         .expect("python3 starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

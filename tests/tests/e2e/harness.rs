@@ -1,6 +1,7 @@
 //! A cluster of real processes in a directory of its own, driven through the binary alone, and gone when dropped.
 
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,8 +13,23 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Clusters could run side by side; on two cores that only makes every one of them slower than its patience.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// How long a node counts as reachable in a cluster with [`SHORT_LEASE`].
+pub(crate) const LEASE_MS: u64 = 1_000;
+
+/// For tests that wait until a node is called unreachable.
+pub(crate) const SHORT_LEASE: [&str; 4] = [
+    "--server-argument=--heartbeat=250ms",
+    "--server-argument=--lease=1s",
+    "--server-argument=--grace=250ms",
+    "--agent-argument=--heartbeat=250ms",
+];
+
+pub(crate) const SERVERS: [&str; 3] = ["s1", "s2", "s3"];
+
+#[derive(Debug)]
 pub(crate) struct Cluster {
     dir: tempfile::TempDir,
+    arguments: Vec<String>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -49,24 +65,45 @@ impl Cluster {
         Self::up_with(&[])
     }
 
-    pub(crate) fn up_with(more: &[&str]) -> Self {
-        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = tempfile::Builder::new().prefix("holdfast-test-").tempdir().expect("a temporary directory");
-        let cluster = Self { dir, _turn: turn };
-        let said = cluster.run(&[&["up", "--detach", "--data-dir", &cluster.data_dir()], more].concat());
-        assert_eq!(said.code, Some(0), "{said:#?}");
+    /// The same, started with more flags.
+    #[track_caller]
+    pub(crate) fn up_with(flags: &[&str]) -> Self {
+        let cluster = Self::prepared(flags);
+        cluster.up_again();
         cluster
     }
 
-    fn data_dir(&self) -> String {
+    /// A place for a cluster that nobody has started yet.
+    pub(crate) fn prepared(flags: &[&str]) -> Self {
+        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = tempfile::Builder::new().prefix("holdfast-test-").tempdir().expect("a temporary directory");
+        let arguments = flags.iter().map(|&flag| flag.to_owned()).collect();
+        Self { dir, arguments, _turn: turn }
+    }
+
+    /// Starts the cluster, with what an earlier one left.
+    #[track_caller]
+    pub(crate) fn up_again(&self) {
+        let data_dir = self.data_dir();
+        let arguments = self.arguments.iter().map(String::as_str);
+        let all: Vec<&str> = ["up", "--detach", "--data-dir", &data_dir].into_iter().chain(arguments).collect();
+        self.ok(&all);
+    }
+
+    pub(crate) fn data_dir(&self) -> String {
         self.dir.path().join("data").display().to_string()
     }
 
-    /// The address of one server, for clients other than the binary.
-    pub(crate) fn address_of_a_server(&self) -> String {
+    /// What the launcher wrote down.
+    pub(crate) fn description(&self) -> Value {
         let text = std::fs::read_to_string(self.path("cluster.json")).expect("a running cluster has its file");
-        let file: Value = serde_json::from_str(&text).expect("the cluster's file is JSON");
-        file["servers"]["1"].as_str().expect("server 1 has an address").to_owned()
+        serde_json::from_str(&text).expect("the cluster's file is JSON")
+    }
+
+    /// The address of a server such as `s1`, for clients other than the binary.
+    pub(crate) fn address(&self, server: &str) -> String {
+        let address = self.description()["servers"][&server[1..]].as_str().map(str::to_owned);
+        address.expect("every server has an address")
     }
 
     /// A file of the test's own.
@@ -81,29 +118,26 @@ impl Cluster {
         self.dir.path().join("data").join(below)
     }
 
-    /// The addresses of all servers.
-    pub(crate) fn addresses(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(self.path("cluster.json")).expect("a running cluster has its file");
-        let file: Value = serde_json::from_str(&text).expect("the cluster's file is JSON");
-        let servers = file["servers"].as_object().expect("the servers are listed");
-        servers.values().map(|address| address.as_str().expect("an address is text").to_owned()).collect()
-    }
-
-    /// The binary, about to be run.
+    /// The binary, ready to be started for this cluster.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast-under-test"));
-        command
-            .args(arguments)
-            .env("HOLDFAST_CLUSTER", self.data_dir())
-            .env("NO_COLOR", "1")
-            .current_dir(self.dir.path())
-            .stdin(Stdio::null());
+        command.args(arguments).env("HOLDFAST_CLUSTER", self.data_dir()).env("NO_COLOR", "1");
+        command.current_dir(self.dir.path()).stdin(Stdio::null());
         command
     }
 
     /// Runs the binary; the outcome is the caller's to judge.
     pub(crate) fn run(&self, arguments: &[&str]) -> Said {
         self.command(arguments).output().expect("the binary starts").into()
+    }
+
+    /// Runs the binary and wants it to refuse: exit code 1, and why on standard error.
+    #[track_caller]
+    pub(crate) fn refused(&self, arguments: &[&str]) -> String {
+        let said = self.run(arguments);
+        assert_eq!(said.code, Some(1), "holdfast {}: {said:#?}", arguments.join(" "));
+        assert_eq!(said.stdout, "", "data goes to standard output, and a refusal has none");
+        said.stderr
     }
 
     /// Runs the binary and wants it to succeed.
@@ -125,6 +159,75 @@ impl Cluster {
         (said.code == Some(0)).then(|| serde_json::from_str(&said.stdout).expect("JSON on standard output"))
     }
 
+    /// The objects of a kind as JSON.
+    #[track_caller]
+    pub(crate) fn list(&self, kind: &str) -> Vec<Value> {
+        let text = self.ok(&["get", kind, "-o", "json"]);
+        let list: Value = serde_json::from_str(&text).expect("JSON on standard output");
+        list["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The events after a revision, oldest first.
+    #[track_caller]
+    pub(crate) fn events_since(&self, revision: u64) -> Vec<Event> {
+        let text = self.ok(&["events", "-o", "json", "--since", &revision.to_string()]);
+        text.lines().map(Event::read).collect()
+    }
+
+    /// All events, oldest first.
+    #[track_caller]
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.events_since(0)
+    }
+
+    /// The state of the cluster as one server sees it; nothing if it does not answer.
+    pub(crate) fn status_of(&self, server: &str) -> Option<Value> {
+        let said = self.run(&["--cluster", &self.address(server), "status", "-o", "json"]);
+        (said.code == Some(0)).then(|| serde_json::from_str(&said.stdout).expect("JSON on standard output"))
+    }
+
+    /// The present revision.
+    #[track_caller]
+    pub(crate) fn revision(&self) -> u64 {
+        self.status()["revision"].as_u64().expect("a status has its revision")
+    }
+
+    #[track_caller]
+    pub(crate) fn status(&self) -> Value {
+        serde_json::from_str(&self.ok(&["status", "-o", "json"])).expect("JSON on standard output")
+    }
+
+    /// The server that leads now, and the others.
+    #[track_caller]
+    pub(crate) fn leader(&self) -> (&'static str, Vec<&'static str>) {
+        let mut leader = None;
+        self.wait("somebody leads", || {
+            let name = self.status()["leader"].as_str().map(str::to_owned).unwrap_or_default();
+            leader = SERVERS.into_iter().find(|&server| server == name);
+            leader.is_some()
+        });
+        let leader = leader.expect("the wait above found it");
+        (leader, SERVERS.into_iter().filter(|&server| server != leader).collect())
+    }
+
+    /// Waits until all servers say the same digest of the same revision.
+    #[track_caller]
+    pub(crate) fn wait_same_digest(&self) {
+        self.wait("every server has the same state", || {
+            let seen: Option<Vec<Value>> = SERVERS.into_iter().map(|server| self.status_of(server)).collect();
+            seen.is_some_and(|seen| {
+                let same = |field: &str| seen.iter().all(|status| status[field] == seen[0][field]);
+                let speakers: BTreeSet<&str> = seen.iter().filter_map(|status| status["answeredBy"].as_str()).collect();
+                same("revision") && same("digest") && speakers.len() == SERVERS.len()
+            })
+        });
+    }
+
+    /// What a process of the cluster wrote to its log.
+    pub(crate) fn log(&self, process: &str) -> String {
+        std::fs::read_to_string(self.path(&format!("logs/{process}.log"))).unwrap_or_default()
+    }
+
     /// A field of an object, by JSON pointer.
     pub(crate) fn field(&self, kind: &str, name: &str, pointer: &str) -> Option<Value> {
         self.get(kind, name)?.pointer(pointer).cloned()
@@ -140,6 +243,33 @@ impl Cluster {
     pub(crate) fn node_of(&self, pod: &str) -> String {
         let node = self.field("pod", pod, "/spec/nodeName").expect("the pod has a node");
         node.as_str().expect("a node name is text").to_owned()
+    }
+
+    /// The process of the pod's first container.
+    #[track_caller]
+    pub(crate) fn process_of(&self, pod: &str) -> i32 {
+        let id = self.field("pod", pod, "/status/containerStatuses/0/containerID").expect("the pod has a process");
+        let pid = id.as_str().and_then(|id| id.strip_prefix("process://")).and_then(|pid| pid.parse().ok());
+        pid.expect("a process is named by its number")
+    }
+
+    /// The lines that were written to the `log` in the volume of a claim.
+    pub(crate) fn written(&self, claim: &str) -> Vec<String> {
+        let Some(directory) = self.volume_of(claim) else { return Vec::new() };
+        let text = std::fs::read_to_string(directory.join("log")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// The directory of a claim's volume.
+    pub(crate) fn volume_of(&self, claim: &str) -> Option<PathBuf> {
+        let volume = self.field("pvc", claim, "/spec/volumeName")?;
+        let root = self.path("storage").join(volume.as_str()?);
+        [root.join("data"), root].into_iter().find(|path| path.is_dir())
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_written(&self, claim: &str, uid: &str) {
+        self.wait(&format!("{uid} has written to {claim}"), || self.written(claim).iter().any(|line| line == uid));
     }
 
     pub(crate) fn is_ready(&self, pod: &str) -> bool {
@@ -176,6 +306,41 @@ impl Drop for Cluster {
     }
 }
 
+/// One line of the event log.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    pub(crate) revision: u64,
+    pub(crate) at_ms: u64,
+    pub(crate) event: String,
+    pub(crate) name: String,
+    pub(crate) details: Value,
+}
+
+impl Event {
+    pub(crate) fn read(line: &str) -> Self {
+        let event: Value = serde_json::from_str(line).expect("every event is a line of JSON");
+        let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+        let number = |field: &str| event[field].as_u64().unwrap_or_default();
+        Self {
+            revision: number("revision"),
+            at_ms: number("atMs"),
+            event: text("type"),
+            name: text("name"),
+            details: event["details"].clone(),
+        }
+    }
+
+    /// What happened to which object.
+    pub(crate) fn what(&self) -> (&str, &str) {
+        (&self.event, &self.name)
+    }
+}
+
+/// What happened to which object, of the sorts of events that are asked for.
+pub(crate) fn what_happened<'a>(events: &'a [Event], sorts: &[&str]) -> Vec<(&'a str, &'a str)> {
+    events.iter().map(Event::what).filter(|(event, _)| sorts.contains(event)).collect()
+}
+
 /// Polls a condition until it holds; false when the bound is over.
 pub(crate) fn eventually(bound: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let started = Instant::now();
@@ -188,43 +353,4 @@ pub(crate) fn eventually(bound: Duration, mut condition: impl FnMut() -> bool) -
         }
         std::thread::park_timeout(Duration::from_millis(20));
     }
-}
-
-/// A set of pods that write to their volumes, each line with the writer's uid.
-pub(crate) fn writers(replicas: u32) -> String {
-    format!(
-        "apiVersion: apps/v1
-kind: StatefulSet
-metadata:
-  name: web
-spec:
-  serviceName: web
-  replicas: {replicas}
-  selector:
-    matchLabels: {{app: web}}
-  template:
-    metadata:
-      labels: {{app: web}}
-    spec:
-      terminationGracePeriodSeconds: 2
-      containers:
-      - name: writer
-        image: busybox
-        command:
-        - sh
-        - -c
-        - while true; do echo $POD_UID >> $HOLDFAST_MOUNT_DATA/log; sleep 0.1; done
-        volumeMounts:
-        - name: data
-          mountPath: /data
-  volumeClaimTemplates:
-  - metadata:
-      name: data
-    spec:
-      accessModes: [ReadWriteOncePod]
-      resources:
-        requests:
-          storage: 16Mi
-"
-    )
 }
