@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 
 use domain::id::Uid;
 
-use crate::process;
-
 /// Where the agent's own ledger is.
 pub fn ledger_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("ledger")
@@ -52,12 +50,6 @@ pub fn attempts(pod_dir: &Path, container: &str) -> Vec<u32> {
     let mut attempts: Vec<u32> = names(&dir).iter().filter_map(|name| name.parse().ok()).collect();
     attempts.sort_unstable();
     attempts
-}
-
-/// The log of a container's last attempt, or of the one before it.
-pub fn log(pod_dir: &Path, container: &str, is_previous: bool) -> Option<PathBuf> {
-    let attempt = *attempts(pod_dir, container).iter().rev().nth(usize::from(is_previous))?;
-    Some(process::log_path(&process::attempt_dir(pod_dir, container, attempt)))
 }
 
 fn names(dir: &Path) -> Vec<String> {

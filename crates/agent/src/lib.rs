@@ -17,6 +17,7 @@ pub mod process_tree;
 mod session;
 pub mod shim;
 mod simulated;
+mod tunnel;
 pub mod volume;
 pub mod workload;
 

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,8 @@ use jiff::Timestamp;
 
 /// Beyond this the log file is rotated; one rotated file is kept.
 pub const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
+/// How much of a log is read at once.
+const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// A longer line is stored in parts, each but the last marked `P`.
 pub const LINE_BYTES_MAX: usize = 16 * 1024;
 
@@ -161,8 +163,23 @@ impl LogLine {
 /// Which lines are wanted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogQuery {
+    /// None that is older.
     pub since: Option<Timestamp>,
-    pub tail: Option<usize>,
+    /// None that is newer.
+    pub until: Option<Timestamp>,
+    /// Of those, only so many of the newest that are there at first.
+    pub tail: Option<u64>,
+}
+
+impl LogQuery {
+    fn wants(&self, line: &LogLine) -> bool {
+        self.since.is_none_or(|since| since <= line.at)
+    }
+
+    /// Lines are in the order of their times: nothing wanted follows.
+    fn is_beyond(&self, line: &LogLine) -> bool {
+        self.until.is_some_and(|until| until < line.at)
+    }
 }
 
 /// Reads a log from its oldest kept line on, then, call by call, what is new; goes along with rotation.
@@ -170,77 +187,124 @@ pub struct LogQuery {
 pub struct LogFollower {
     path: PathBuf,
     query: LogQuery,
-    current: Option<BufReader<File>>,
+    /// Oldest first; what is read to its end goes once there is a newer one.
+    files: VecDeque<BufReader<File>>,
+    /// The beginning of a line that the writer is in the middle of.
     unfinished: Vec<u8>,
-    is_first: bool,
+    /// How many lines of the query come before its tail.
+    skip_count: u64,
+    /// Nothing more is wanted.
+    is_over: bool,
 }
 
 impl LogFollower {
     /// Follows the log at `path`, which need not exist yet.
-    pub fn new(path: &Path, query: LogQuery) -> Self {
-        Self {
-            path: path.to_owned(),
-            query,
-            current: File::open(rotated(path)).ok().map(BufReader::new),
-            unfinished: Vec::new(),
-            is_first: true,
+    pub fn open(path: &Path, query: LogQuery) -> io::Result<Self> {
+        let (path, files, unfinished) = (path.to_owned(), VecDeque::new(), Vec::new());
+        let mut follower = Self { path, query, files, unfinished, skip_count: 0, is_over: false };
+        follower.open_newer()?;
+        if let Some(tail) = query.tail {
+            // In the very files that are read afterwards: rotation meanwhile changes neither.
+            let mut count = 0;
+            for file in &mut follower.files {
+                let mut record = Vec::new();
+                while let Some(line) = next_line(file, &mut record)? {
+                    let Some(line) = line else { continue };
+                    if query.is_beyond(&line) {
+                        break;
+                    }
+                    count += u64::from(query.wants(&line));
+                }
+                file.rewind()?;
+            }
+            follower.skip_count = u64::saturating_sub(count, tail);
         }
+        Ok(follower)
     }
 
-    /// The lines since the last call; `tail` counts for the first call only.
+    /// The next lines, at most about [`BATCH_BYTES_MAX`] of them; empty when there are no more for now.
     pub fn next_lines(&mut self) -> io::Result<Vec<LogLine>> {
-        let tail = if self.is_first { self.query.tail.unwrap_or(usize::MAX) } else { usize::MAX };
-        self.is_first = false;
-        let mut lines = VecDeque::new();
-        loop {
-            self.read_current(&mut lines, tail)?;
-            if !self.open_newer()? {
-                return Ok(lines.into());
+        let mut lines = Vec::new();
+        let mut size_bytes = 0;
+        while size_bytes < BATCH_BYTES_MAX && !self.is_over {
+            let Some(file) = self.files.front_mut() else {
+                if self.open_newer()? {
+                    continue;
+                }
+                break;
+            };
+            let Some(line) = next_line(file, &mut self.unfinished)? else {
+                // A file that is not the newest any more gets no more lines, but may just have got its last ones.
+                let is_newer_known = 1 < self.files.len();
+                if !is_newer_known && !self.open_newer()? {
+                    break;
+                }
+                if is_newer_known {
+                    self.unfinished.clear();
+                    self.files.pop_front();
+                }
+                continue;
+            };
+            let Some(line) = line.filter(|line| self.query.wants(line)) else { continue };
+            if self.query.is_beyond(&line) {
+                self.is_over = true;
+                break;
             }
+            if 0 < self.skip_count {
+                self.skip_count -= 1;
+                continue;
+            }
+            size_bytes += line.text.len() + 1;
+            lines.push(line);
         }
+        Ok(lines)
     }
 
-    fn read_current(&mut self, lines: &mut VecDeque<LogLine>, tail: usize) -> io::Result<()> {
-        let Some(reader) = &mut self.current else {
-            return Ok(());
-        };
-        while 0 < reader.read_until(b'\n', &mut self.unfinished)? {
-            if self.unfinished.pop_if(|last| *last == b'\n').is_none() {
-                break; // the writer is in the middle of it
-            }
-            let line = LogLine::parse(&self.unfinished);
-            self.unfinished.clear();
-            let since = self.query.since.unwrap_or(Timestamp::MIN);
-            lines.extend(line.filter(|line| since <= line.at));
-            if tail < lines.len() {
-                lines.pop_front();
-            }
-        }
-        Ok(())
-    }
-
-    /// Goes on to the file that is now at the path, if that is another one.
+    /// Opens what has come after the last file that is open: up to two files, if that one was rotated away. Says
+    /// whether there was anything.
     fn open_newer(&mut self) -> io::Result<bool> {
-        let newer = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error),
+        let last = match self.files.back() {
+            Some(file) => Some(inode(file.get_ref())?),
+            None => None,
         };
-        let inode = |file: &File| file.metadata().map(|metadata| metadata.ino());
-        if let Some(current) = &self.current
-            && inode(current.get_ref())? == inode(&newer)?
+        // First the one that the other becomes: in this order none is missed.
+        let newest = open_if_there(&self.path)?;
+        let older = open_if_there(&rotated(&self.path))?;
+        let newest = match newest {
+            Some(newest) if Some(inode(&newest)?) != last => newest,
+            Some(_) | None => return Ok(false),
+        };
+        if let Some(older) = older
+            && Some(inode(&older)?) != last
+            && inode(&older)? != inode(&newest)?
         {
-            return Ok(false);
+            self.files.push_back(BufReader::new(older));
         }
-        self.unfinished.clear();
-        self.current = Some(BufReader::new(newer));
+        self.files.push_back(BufReader::new(newest));
         Ok(true)
     }
 }
 
-/// The kept lines of a log that match the query.
-pub fn read_lines(path: &Path, query: LogQuery) -> io::Result<Vec<LogLine>> {
-    LogFollower::new(path, query).next_lines()
+fn open_if_there(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn inode(file: &File) -> io::Result<u64> {
+    file.metadata().map(|metadata| metadata.ino())
+}
+
+/// The next whole line, `Some(None)` if it is none; nothing at the end, with what is there of a line in `record`.
+fn next_line(file: &mut BufReader<File>, record: &mut Vec<u8>) -> io::Result<Option<Option<LogLine>>> {
+    if file.read_until(b'\n', record)? == 0 || record.pop_if(|last| *last == b'\n').is_none() {
+        return Ok(None);
+    }
+    let line = LogLine::parse(record);
+    record.clear();
+    Ok(Some(line))
 }
 
 #[cfg(test)]
@@ -249,6 +313,10 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
+    }
+
+    fn read_lines(path: &Path, query: LogQuery) -> io::Result<Vec<LogLine>> {
+        LogFollower::open(path, query)?.next_lines()
     }
 
     fn texts(lines: Vec<LogLine>) -> String {
@@ -268,8 +336,10 @@ mod tests {
         let stored = fs::read_to_string(&path).unwrap();
         assert!(stored.starts_with("1970-01-01T00:00:01.000000000Z stdout F one\n"), "{stored}");
         assert_eq!(texts(read_lines(&path, LogQuery::default()).unwrap()), "one\noops\ntwo\nthree");
-        let query = LogQuery { since: Some(at(2)), tail: Some(2) };
+        let query = LogQuery { since: Some(at(2)), tail: Some(2), until: None };
         assert_eq!(texts(read_lines(&path, query).unwrap()), "two\nthree");
+        let query = LogQuery { until: Some(at(2)), ..LogQuery::default() };
+        assert_eq!(texts(read_lines(&path, query).unwrap()), "one\noops\n");
     }
 
     #[test]
@@ -287,7 +357,7 @@ mod tests {
     fn a_follower_goes_along_with_rotation() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut follower = LogFollower::new(&path, LogQuery::default());
+        let mut follower = LogFollower::open(&path, LogQuery::default()).unwrap();
         let mut log = LogWriter::open(&path, 60).unwrap();
         let mut seen = String::new();
         for number in 0..5 {
@@ -297,5 +367,22 @@ mod tests {
         assert_eq!(seen, "0\n1\n2\n3\n4\n");
         assert!(rotated(&path).exists());
         assert_eq!(texts(read_lines(&path, LogQuery::default()).unwrap()), "3\n4\n");
+        let query = LogQuery { tail: Some(1), ..LogQuery::default() };
+        assert_eq!(texts(read_lines(&path, query).unwrap()), "4\n");
+    }
+
+    #[test]
+    fn a_follower_that_falls_behind_reads_what_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = LogWriter::open(&path, 60).unwrap();
+        log.write(at(0), Stream::Stdout, b"0\n").unwrap();
+        let mut follower = LogFollower::open(&path, LogQuery::default()).unwrap();
+        assert_eq!(texts(follower.next_lines().unwrap()), "0\n");
+        for number in 1..6 {
+            log.write(at(number), Stream::Stdout, format!("{number}\n").as_bytes()).unwrap();
+        }
+        assert_eq!(texts(follower.next_lines().unwrap()), "4\n5\n");
+        assert_eq!(follower.next_lines().unwrap(), []);
     }
 }

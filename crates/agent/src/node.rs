@@ -20,6 +20,7 @@ use crate::ledger::LedgerFile;
 use crate::pods::{Deed, Pods, Runtime, Site};
 use crate::process::ProcessRuntime;
 use crate::session::{self, Closing, Session, SessionEvent};
+use crate::tunnel::Tunnels;
 use crate::volume::DirDriver;
 
 /// More inputs than this make the pods' tasks wait for the core.
@@ -40,13 +41,14 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let ledger_file = LedgerFile::open(&data_dir)?;
     let ledger = ledger_file.load()?;
     let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
+    let tunnels = Tunnels::new(Some(data_dir.clone()));
     let mut pods = Pods::new(Arc::new(site(&config, data_dir, inputs)?));
     let live = pods.adopt().await;
     tracing::info!(node = config.node, boot = %registration.boot_id, pods = live.len(), "agent begins");
 
     let core_config = Config { node: NodeName::new(&config.node), registration, heartbeat_ms: config.heartbeat_ms };
     let core = AgentCore::recover(core_config, ledger, live);
-    serve(core, Some(ledger_file), pods, config.servers, inbox, shutdown).await
+    serve(core, Some(ledger_file), pods, tunnels, config.servers, inbox, shutdown).await
 }
 
 /// Runs a core on what its pods are run with, until `shutdown` is over.
@@ -54,13 +56,14 @@ pub(crate) async fn serve(
     core: AgentCore,
     ledger_file: Option<LedgerFile>,
     pods: impl Runtime,
+    tunnels: Tunnels,
     servers: BTreeMap<u64, String>,
     inbox: mpsc::Receiver<Input>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
     let (closings, closing_inbox) = mpsc::unbounded_channel();
     let (events, event_inbox) = mpsc::channel(SESSION_EVENTS_MAX);
-    let connecting = tokio::spawn(session::run(servers, closing_inbox, events));
+    let connecting = tokio::spawn(session::run(servers, tunnels, closing_inbox, events));
     let node = Node { core, started: Instant::now(), ledger_file, pods, session: None, closings };
     let result = node.serve(inbox, event_inbox, shutdown).await;
     connecting.abort();

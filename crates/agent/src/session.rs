@@ -1,5 +1,5 @@
 //! The connection to the leader: tries servers in turn, follows redirects, begins again.
-//! Never looks into what is said, beyond its encoding.
+//! Of what is said it looks at redirects alone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
+
+use crate::tunnel::Tunnels;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
@@ -63,6 +65,7 @@ impl Session {
 /// Keeps a connection to some server, for as long as anybody listens to the events.
 pub(crate) async fn run(
     servers: BTreeMap<u64, String>,
+    mut tunnels: Tunnels,
     mut closings: mpsc::UnboundedReceiver<Closing>,
     events: mpsc::Sender<SessionEvent>,
 ) {
@@ -77,7 +80,7 @@ pub(crate) async fn run(
             turn += 1;
             ids[turn % ids.len()]
         });
-        let ended = converse(number, &servers[&id], &mut closings, &events).await;
+        let ended = converse(number, &servers[&id], &mut tunnels, &mut closings, &events).await;
         let mut is_redirected = false;
         match ended {
             Ok(End { heard_count, leader: named }) => {
@@ -109,6 +112,7 @@ struct End {
 async fn converse(
     number: u64,
     address: &str,
+    tunnels: &mut Tunnels,
     closings: &mut mpsc::UnboundedReceiver<Closing>,
     events: &mpsc::Sender<SessionEvent>,
 ) -> Result<End, tonic::transport::Error> {
@@ -119,12 +123,14 @@ async fn converse(
     if events.send(SessionEvent::Opened(Session { number, outbox })).await.is_err() {
         return Ok(end);
     }
-    let listening = listen(channel, frames, events, &mut end.heard_count);
+    let open_tunnel = |number| tunnels.open(endpoint(address), number);
+    let listening = listen(channel, frames, open_tunnel, events, &mut end);
     let leader = tokio::select! {
         () = listening => None,
         leader = closed(number, closings) => leader,
     };
-    end.leader = leader;
+    // The stream may end before the core has asked for it.
+    end.leader = leader.or(end.leader);
     let _ = events.send(SessionEvent::Closed).await;
     Ok(end)
 }
@@ -132,8 +138,9 @@ async fn converse(
 async fn listen(
     channel: Channel,
     frames: mpsc::UnboundedReceiver<AgentFrame>,
+    mut open_tunnel: impl FnMut(u64),
     events: &mpsc::Sender<SessionEvent>,
-    heard_count: &mut u64,
+    end: &mut End,
 ) {
     let mut client = AgentsClient::new(channel).max_decoding_message_size(FRAME_BYTES_MAX);
     let mut stream: Streaming<ServerFrame> = match client.connect(UnboundedReceiverStream::new(frames)).await {
@@ -152,9 +159,16 @@ async fn listen(
                 return;
             }
         };
+        if frame.tunnel != 0 {
+            open_tunnel(frame.tunnel);
+            continue;
+        }
         match api::codec::decode::<ToAgent>(&frame.payload) {
             Ok(message) => {
-                *heard_count += 1;
+                end.heard_count += 1;
+                if let ToAgent::Redirect { leader } = message {
+                    end.leader = leader;
+                }
                 if events.send(SessionEvent::Heard(Box::new(message))).await.is_err() {
                     return;
                 }

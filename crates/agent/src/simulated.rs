@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::config::{AgentConfig, AgentError};
 use crate::node::{self, INPUTS_MAX};
 use crate::pods::{Deed, Runtime};
+use crate::tunnel::Tunnels;
 
 /// What a simulated node has: more than any pod can ask for.
 const CAPACITY: Resources = Resources { cpu_milli: 1_000_000_000, memory_bytes: 1 << 50 };
@@ -76,7 +77,8 @@ async fn run_one(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
             }
         }
     });
-    let result = node::serve(core, None, NullRuntime::new(words), config.servers, inbox, shutdown).await;
+    let (pods, tunnels) = (NullRuntime::new(words), Tunnels::new(None));
+    let result = node::serve(core, None, pods, tunnels, config.servers, inbox, shutdown).await;
     speaking.abort();
     result
 }

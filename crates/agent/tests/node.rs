@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use agent::{AgentConfig, AgentError};
 use api::internal::agents_server::{Agents, AgentsServer};
-use api::internal::{AgentFrame, ServerFrame};
+use api::internal::{AgentFrame, ServerFrame, TunnelFrame};
 use domain::agent::{AssignedPod, AssignedVolume, Assignment, FromAgent, ToAgent};
 use domain::command::PodReport;
 use domain::id::{Fence, Incarnation, Key, Name, Revision, Uid, VolumeName};
@@ -40,6 +40,7 @@ struct Server {
 #[tonic::async_trait]
 impl Agents for Server {
     type ConnectStream = Pin<Box<dyn Stream<Item = Result<ServerFrame, Status>> + Send>>;
+    type TunnelStream = Streaming<TunnelFrame>;
 
     async fn connect(&self, request: Request<Streaming<AgentFrame>>) -> Result<Response<Self::ConnectStream>, Status> {
         let mut frames = request.into_inner();
@@ -53,12 +54,16 @@ impl Agents for Server {
         });
         Ok(Response::new(Box::pin(UnboundedReceiverStream::new(said))))
     }
+
+    async fn tunnel(&self, _: Request<Streaming<TunnelFrame>>) -> Result<Response<Self::TunnelStream>, Status> {
+        Err(Status::unimplemented("nobody asks for a tunnel here"))
+    }
 }
 
 impl Line {
     fn say(&self, message: &ToAgent) {
         let payload = api::codec::encode(message).into();
-        self.say.send(Ok(ServerFrame { payload })).unwrap();
+        self.say.send(Ok(ServerFrame { payload, tunnel: 0 })).unwrap();
     }
 
     /// The next message that is not a heartbeat; heartbeats and reports are acknowledged.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use agent::logs::{LogFollower, LogLine, LogQuery, Stream, read_lines};
+use agent::logs::{LogFollower, LogLine, LogQuery, Stream};
 use agent::probe::{self, Probe};
 use agent::process::{
     Adoption, Handle, ProcessRuntime, RunSpec, RuntimeError, Surroundings, attempt_dir, kill_everything_under, log_path,
@@ -94,8 +94,19 @@ fn is_paused(process: Identity) -> bool {
     stat.contains(") T ")
 }
 
+/// Everything that is there of a log.
+fn read_lines(log: &Path, query: LogQuery) -> Vec<LogLine> {
+    let mut follower = LogFollower::open(log, query).unwrap();
+    read_on(&mut follower)
+}
+
+fn read_on(follower: &mut LogFollower) -> Vec<LogLine> {
+    let batches = std::iter::repeat_with(|| follower.next_lines().unwrap());
+    batches.take_while(|batch| !batch.is_empty()).flatten().collect()
+}
+
 fn log_of(handle: &Handle) -> Vec<LogLine> {
-    read_lines(&log_path(&handle.dir), LogQuery::default()).unwrap()
+    read_lines(&log_path(&handle.dir), LogQuery::default())
 }
 
 fn text(lines: &[LogLine], stream: Stream) -> String {
@@ -235,14 +246,14 @@ async fn a_reboot_leaves_nothing_alive() {
 async fn a_log_can_be_followed_and_rotates() {
     let node = Node::new();
     let handle = node.sh("seq 1 250000; echo done").await;
-    let mut follower = LogFollower::new(&log_path(&handle.dir), LogQuery::default());
-    let mut lines = follower.next_lines().unwrap();
+    let mut follower = LogFollower::open(&log_path(&handle.dir), LogQuery::default()).unwrap();
+    let mut lines = read_on(&mut follower);
     node.wait(&handle).await;
-    lines.extend(follower.next_lines().unwrap());
+    lines.extend(read_on(&mut follower));
     assert_eq!(lines.last().unwrap().text, b"done");
     assert!(handle.dir.join("log.1").exists());
     let tail = LogQuery { tail: Some(2), ..LogQuery::default() };
-    let tail = read_lines(&log_path(&handle.dir), tail).unwrap();
+    let tail = read_lines(&log_path(&handle.dir), tail);
     assert_eq!(text(&tail, Stream::Stdout), "250000\ndone\n");
 }
 
@@ -263,7 +274,7 @@ async fn probes_see_a_web_server_come_and_go() {
     let handle = node.start(&[&argv[..], &[&root]].concat()).await;
     let http = |path: &str| Probe::HttpGet { ip, port, path: path.to_owned(), host: None, headers: Vec::new() };
     let log = log_path(&handle.dir);
-    until("the server", || !read_lines(&log, LogQuery::default()).unwrap_or_default().is_empty()).await;
+    until("the server", || !read_lines(&log, LogQuery::default()).is_empty()).await;
     assert_eq!(check(&http("/")).await, Ok(()));
     assert_eq!(check(&Probe::TcpSocket { ip, port }).await, Ok(()));
     assert!(check(&http("/nope")).await.unwrap_err().ends_with("/nope answered 404"));

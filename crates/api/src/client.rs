@@ -3,6 +3,7 @@
 //!
 //! A change that is tried again must carry the same request id ([`new_request_id`]), so that it is carried out once.
 
+use crate::reason;
 use crate::v1::cluster_client::ClusterClient;
 use crate::v1::history_client::HistoryClient;
 use crate::v1::nodes_client::NodesClient;
@@ -194,6 +195,9 @@ impl Client {
 
 /// Whether a server said only that it cannot answer, and so another may.
 fn is_worth_another_server(status: &Status) -> bool {
+    if reason::of(status) == reason::NODE_UNREACHABLE {
+        return false;
+    }
     // A connection that broke in the middle of a call comes as one of these with the cause inside.
     let is_broken =
         std::error::Error::source(status).is_some() && matches!(status.code(), Code::Unknown | Code::Cancelled);

@@ -35,6 +35,7 @@ pub mod convert;
 pub mod manifest;
 pub mod name;
 pub mod quantity;
+pub mod reason;
 pub mod time;
 mod wire;
 

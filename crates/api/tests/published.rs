@@ -20,8 +20,8 @@ fn every_service_is_published() {
     assert_eq!(
         services,
         [
-            "holdfast.internal.v1.Agents: Connect",
-            "holdfast.internal.v1.Peer: Raft Snapshot Propose",
+            "holdfast.internal.v1.Agents: Connect Tunnel",
+            "holdfast.internal.v1.Peer: Raft Snapshot Propose Tunnel",
             "holdfast.v1.Cluster: Status Commit",
             "holdfast.v1.History: Watch Why",
             "holdfast.v1.Nodes: Get List Cordon Uncordon Remove",

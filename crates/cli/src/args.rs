@@ -297,9 +297,18 @@ pub(crate) struct Logs {
     /// Of the container before the last restart.
     #[arg(short, long)]
     pub(crate) previous: bool,
-    /// Only the last lines.
+    /// Only so many lines from the end; -1 means all.
+    #[arg(long, default_value_t = -1, allow_negative_numbers = true, hide_default_value = true)]
+    pub(crate) tail: i64,
+    /// Only what was written in the last 5s, 2m or 3h.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) since: Option<u64>,
+    /// Only what was written since 2024-05-01T12:00:00Z.
+    #[arg(long, value_name = "TIME", conflicts_with = "since", default_value = "", hide_default_value = true)]
+    pub(crate) since_time: String,
+    /// Begin each line with its time.
     #[arg(long)]
-    pub(crate) tail: Option<i64>,
+    pub(crate) timestamps: bool,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use api::reason;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
@@ -23,15 +24,25 @@ const ATTEMPT_MS_MAX: u64 = 5_000;
 const CONNECT_MS_MAX: u64 = 1_000;
 /// The pause between two rounds of asking every server.
 const ROUND_PAUSE_MS: u64 = 100;
+/// What is told when every connection is refused.
+const NOBODY_ANSWERS: &str = "no server of the cluster is running";
 /// Lists of many objects are long.
 pub(crate) const REPLY_BYTES_MAX: usize = 256 << 20;
 
-/// The servers of a cluster.
+/// A cluster to be asked.
 #[derive(Debug)]
 pub(crate) struct Session {
+    servers: Result<Servers, CliError>,
+    preferred: AtomicUsize,
+    /// What to try when no server answers.
+    hint: String,
+}
+
+/// The servers of a cluster.
+#[derive(Debug)]
+struct Servers {
     channels: Vec<Channel>,
     endpoints: Vec<String>,
-    preferred: AtomicUsize,
 }
 
 /// What `--cluster` names.
@@ -77,15 +88,20 @@ impl Address {
         Ok(file.servers.values().map(ToString::to_string).collect())
     }
 
-    /// Gets ready to call; nothing is sent yet.
-    pub(crate) fn connect(&self) -> Result<Session, CliError> {
-        Session::new(self.endpoints()?)
+    /// Gets ready to call. That there is no cluster is told by the first call: what is wrong with the question is better
+    /// told before that.
+    pub(crate) fn connect(&self) -> Session {
+        let hint = match self {
+            Self::Dir(dir) if dir == Path::new(DATA_DIR) => "holdfast up".to_owned(),
+            Self::Dir(dir) => format!("holdfast up --data-dir {}", dir.display()),
+            Self::Servers(_) => "check the addresses of --cluster, and that the servers run".to_owned(),
+        };
+        Session { servers: self.endpoints().and_then(Servers::new), preferred: AtomicUsize::new(0), hint }
     }
 }
 
-impl Session {
-    /// Gets ready to call these servers.
-    pub(crate) fn new(endpoints: Vec<String>) -> Result<Self, CliError> {
+impl Servers {
+    fn new(endpoints: Vec<String>) -> Result<Self, CliError> {
         let channel = |address: &String| {
             let uri = if address.contains("://") { address.clone() } else { format!("http://{address}") };
             let endpoint =
@@ -93,12 +109,30 @@ impl Session {
             Ok(endpoint.connect_timeout(Duration::from_millis(CONNECT_MS_MAX)).tcp_nodelay(true).connect_lazy())
         };
         let channels = endpoints.iter().map(channel).collect::<Result<_, CliError>>()?;
-        Ok(Self { channels, endpoints, preferred: AtomicUsize::new(0) })
+        Ok(Self { channels, endpoints })
+    }
+}
+
+impl Session {
+    /// Gets ready to call these servers.
+    pub(crate) fn new(endpoints: Vec<String>) -> Result<Self, CliError> {
+        let hint = "holdfast status".to_owned();
+        Ok(Self { servers: Ok(Servers::new(endpoints)?), preferred: AtomicUsize::new(0), hint })
+    }
+
+    fn failure(&self, status: Status) -> CliError {
+        let is_nobody = status.message() == NOBODY_ANSWERS;
+        let error = CliError::from(status);
+        if is_nobody { CliError { hint: Some(self.hint.clone()), ..error } } else { error }
+    }
+
+    fn servers(&self) -> Result<&Servers, CliError> {
+        self.servers.as_ref().map_err(CliError::clone)
     }
 
     /// The servers' addresses.
     pub(crate) fn endpoints(&self) -> &[String] {
-        &self.endpoints
+        self.servers.as_ref().map_or(&[], |servers| &servers.endpoints)
     }
 
     /// Reads something.
@@ -106,7 +140,7 @@ impl Session {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        self.call(call, ANSWER_MS_MAX).await.map_err(CliError::from)
+        self.call(self.servers()?, call, ANSWER_MS_MAX).await.map_err(|status| self.failure(status))
     }
 
     /// Reads something, within a time.
@@ -114,7 +148,7 @@ impl Session {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        self.call(call, within_ms).await.map_err(CliError::from)
+        self.call(self.servers()?, call, within_ms).await.map_err(|status| self.failure(status))
     }
 
     /// Changes something. The request is the same each time it is sent, so that it is carried out once.
@@ -122,9 +156,9 @@ impl Session {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        self.call(call, ANSWER_MS_MAX).await.map_err(|status| {
-            let is_unknown = is_worth_another_try(&status);
-            let mut error = CliError::from(status);
+        self.call(self.servers()?, call, ANSWER_MS_MAX).await.map_err(|status| {
+            let is_unknown = is_worth_another_try(&status) && status.message() != NOBODY_ANSWERS;
+            let mut error = self.failure(status);
             if is_unknown {
                 error.message = format!("the outcome is unknown: {}; the request id is {request_id}", error.message);
                 error.hint =
@@ -134,33 +168,48 @@ impl Session {
         })
     }
 
-    async fn call<T, F>(&self, mut call: impl FnMut(Channel) -> F, within_ms: u64) -> Result<T, Status>
+    async fn call<T, F>(
+        &self,
+        servers: &Servers,
+        mut call: impl FnMut(Channel) -> F,
+        within_ms: u64,
+    ) -> Result<T, Status>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let deadline = Instant::now() + Duration::from_millis(within_ms);
         let mut attempt = Duration::from_millis(FIRST_ATTEMPT_MS_MAX);
+        let starting_until = deadline.min(Instant::now() + attempt);
+        let mut was_anybody_there = false;
         loop {
             let mut last = Status::unavailable("no server is known");
-            for _ in &self.channels {
-                let index = self.preferred.load(Ordering::Relaxed) % self.channels.len();
+            for _ in &servers.channels {
+                let index = self.preferred.load(Ordering::Relaxed) % servers.channels.len();
                 let until = deadline.min(Instant::now() + attempt);
-                let answer = tokio::time::timeout_at(until, call(self.channels[index].clone())).await;
+                let answer = tokio::time::timeout_at(until, call(servers.channels[index].clone())).await;
                 last = match answer {
                     Ok(Ok(response)) => return Ok(response.into_inner()),
                     Ok(Err(status)) if !is_worth_another_try(&status) => return Err(status),
                     Ok(Err(status)) => {
-                        Status::new(status.code(), format!("{}: {}", self.endpoints[index], status.message()))
+                        was_anybody_there |= !is_refused_connection(&status);
+                        Status::new(status.code(), format!("{}: {}", servers.endpoints[index], status.message()))
                     }
-                    Err(_) => Status::deadline_exceeded(format!("{} does not answer", self.endpoints[index])),
+                    Err(_) => {
+                        was_anybody_there = true;
+                        Status::deadline_exceeded(format!("{} does not answer", servers.endpoints[index]))
+                    }
                 };
                 self.preferred.store(index + 1, Ordering::Relaxed);
                 if deadline <= Instant::now() {
                     return Err(last);
                 }
             }
-            if self.channels.is_empty() {
+            if servers.channels.is_empty() {
                 return Err(last);
+            }
+            if !was_anybody_there && starting_until <= Instant::now() {
+                // Every connection was refused: nothing runs, and waiting would not start it.
+                return Err(Status::unavailable(NOBODY_ANSWERS));
             }
             attempt = Duration::from_millis(ATTEMPT_MS_MAX);
             tokio::time::sleep_until(deadline.min(Instant::now() + Duration::from_millis(ROUND_PAUSE_MS))).await;
@@ -172,8 +221,22 @@ impl Session {
 }
 
 fn is_worth_another_try(status: &Status) -> bool {
+    if reason::of(status) == reason::NODE_UNREACHABLE {
+        return false;
+    }
     // The transport reports a connection that broke as Unknown or Cancelled.
     matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
+}
+
+fn is_refused_connection(status: &Status) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return io.kind() == std::io::ErrorKind::ConnectionRefused;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// A new request id: 32 hexadecimal digits.

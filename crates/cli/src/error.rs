@@ -84,7 +84,10 @@ impl From<Status> for CliError {
             }
             Code::OutOfRange => Self::refused(message).hint("holdfast status"),
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
-                Self::unreachable(message).hint("holdfast status")
+                let node = status.metadata().get("holdfast-node").and_then(|node| node.to_str().ok());
+                let hint =
+                    node.map_or_else(|| "holdfast status".to_owned(), |node| format!("holdfast why node/{node}"));
+                Self::unreachable(message).hint(hint)
             }
             _ => Self::refused(message),
         }

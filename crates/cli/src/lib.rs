@@ -84,23 +84,23 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Verb::Down(args) => local::down(&args, &address).await,
         Verb::Status { output } => local::status(&address, output).await,
         Verb::Fault(fault) => local::fault(&address, &fault).await,
-        Verb::Apply(args) => apply::apply(&address.connect()?, &args, given_namespace, id).await,
-        Verb::Get(args) => get::get(&address.connect()?, &args, namespace).await,
-        Verb::Describe { targets } => describe::describe(&address.connect()?, &targets, namespace).await,
-        Verb::Delete(args) => change::delete(&address.connect()?, &args, given_namespace, id).await,
-        Verb::Scale(args) => change::scale(&address.connect()?, &args, namespace, id).await,
+        Verb::Apply(args) => apply::apply(&address.connect(), &args, given_namespace, id).await,
+        Verb::Get(args) => get::get(&address.connect(), &args, namespace).await,
+        Verb::Describe { targets } => describe::describe(&address.connect(), &targets, namespace).await,
+        Verb::Delete(args) => change::delete(&address.connect(), &args, given_namespace, id).await,
+        Verb::Scale(args) => change::scale(&address.connect(), &args, namespace, id).await,
         Verb::Set(Set::Image { target, images }) => {
-            change::set_image(&address.connect()?, &target, &images, namespace, id).await
+            change::set_image(&address.connect(), &target, &images, namespace, id).await
         }
         Verb::Rollout(Rollout::Status { target, watch, timeout }) => {
-            observe::rollout_status(&address.connect()?, &target, namespace, watch, timeout).await
+            observe::rollout_status(&address.connect(), &target, namespace, watch, timeout).await
         }
-        Verb::Logs(args) => observe::logs(&address.connect()?, &args, namespace).await,
-        Verb::Wait(args) => observe::wait(&address.connect()?, &args, namespace).await,
-        Verb::Why { target } => observe::why(&address.connect()?, &target, namespace).await,
-        Verb::Events(args) => observe::events(&address.connect()?, &args, given_namespace).await,
-        Verb::Cordon { nodes } => change::cordon(&address.connect()?, &nodes, true, id).await,
-        Verb::Uncordon { nodes } => change::cordon(&address.connect()?, &nodes, false, id).await,
+        Verb::Logs(args) => observe::logs(&address.connect(), &args, namespace).await,
+        Verb::Wait(args) => observe::wait(&address.connect(), &args, namespace).await,
+        Verb::Why { target } => observe::why(&address.connect(), &target, namespace).await,
+        Verb::Events(args) => observe::events(&address.connect(), &args, given_namespace).await,
+        Verb::Cordon { nodes } => change::cordon(&address.connect(), &nodes, true, id).await,
+        Verb::Uncordon { nodes } => change::cordon(&address.connect(), &nodes, false, id).await,
         Verb::Bench(bench) => Box::pin(bench::run(&bench, cli.cluster.as_deref())).await,
         Verb::Agent(args) => child::agent(&args).await,
         Verb::Server(args) => child::server(&args).await.map_err(|(error, _)| error),

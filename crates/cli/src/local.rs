@@ -43,7 +43,7 @@ pub(crate) async fn up(args: &Up, namespace: Option<&str>) -> Result<(), CliErro
     if args.detach {
         let status = cluster::up_detached(options, progress, READY_MS_MAX).await?;
         warn_of_ended(&status);
-        let session = Address::Dir(args.data_dir.clone()).connect()?;
+        let session = Address::Dir(args.data_dir.clone()).connect();
         set_up(&session, &given).await?;
         show_next(&session, &args.data_dir, true);
         return Ok(());
@@ -171,7 +171,7 @@ pub(crate) async fn down(args: &Down, address: &Address) -> Result<(), CliError>
 
 /// Shows members, leader, revision, nodes and holds.
 pub(crate) async fn status(address: &Address, output: Option<Output>) -> Result<(), CliError> {
-    let session = address.connect()?;
+    let session = address.connect();
     let (mut reply, is_stale) = match fetch::status(&session, false, LEADER_MS_MAX).await {
         Ok(reply) => (reply, false),
         Err(_) => (fetch::status(&session, true, ANSWER_MS_MAX).await?, true),

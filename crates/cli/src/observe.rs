@@ -65,7 +65,11 @@ pub(crate) async fn logs(session: &Session, args: &Logs, namespace: &str) -> Res
         container: args.container.clone(),
         follow: args.follow,
         previous: args.previous,
-        tail_lines: args.tail.filter(|&lines| 0 <= lines),
+        tail_lines: Some(args.tail).filter(|&lines| 0 <= lines),
+        // Whole seconds, as kubectl sends them; part of one is one.
+        since_seconds: args.since.map(|ms| i64::try_from(ms.div_ceil(1_000)).unwrap_or(i64::MAX)),
+        since_time: args.since_time.clone(),
+        timestamps: args.timestamps,
     };
     let mut stream = read!(session, PodsClient.logs(request))?;
     while let Some(reply) = stream.message().await? {

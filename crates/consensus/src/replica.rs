@@ -22,6 +22,11 @@ const MESSAGE_BYTES_MAX: u64 = 1024 * 1024;
 const INFLIGHT_MESSAGES_MAX: usize = 256;
 /// Beyond this many bytes proposed but not committed, proposals are dropped.
 const UNCOMMITTED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// For this many election timeouts, a member that has just started asks for votes early.
+const EAGER_TIMEOUTS: u64 = 2;
+/// Ticks between two early questions, and the ticks by which the members' questions are apart.
+const EAGER_PERIOD_TICKS: u64 = 6;
+const EAGER_STAGGER_TICKS: u64 = 2;
 
 /// One member of a Raft group.
 pub struct Replica {
@@ -32,6 +37,7 @@ pub struct Replica {
     reported_role: Role,
     must_record_reset: bool,
     refused_messages: u64,
+    ticks_since_start: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +84,16 @@ impl Replica {
         let node = RawNode::new(&raft_config, store, &logger).map_err(ConsensusError::Start)?;
         let reads = Reads::new(id, seed, election_ticks as u64);
         let reported_role = Role { term: node.raft.term, leader_id: INVALID_ID, is_leader: false };
-        let mut replica =
-            Self { node, seed, keep_entries, reads, reported_role, must_record_reset, refused_messages: 0 };
+        let mut replica = Self {
+            node,
+            seed,
+            keep_entries,
+            reads,
+            reported_role,
+            must_record_reset,
+            refused_messages: 0,
+            ticks_since_start: 0,
+        };
         replica.pin_election_timeout();
         Ok(replica)
     }
@@ -200,6 +214,7 @@ impl Replica {
                 let expired = self.reads.expire_on_tick();
                 out.extend(expired.into_iter().map(|ctx| Output::ReadDropped { ctx }));
                 self.node.tick();
+                self.ask_for_votes_early();
             }
             Input::Message(message) => self.take_message(&message, false),
             Input::SnapshotReceived { message } => self.take_message(&message, true),
@@ -313,6 +328,24 @@ impl Replica {
         let record = record::encode(store.hard_state(), reset.as_ref(), ready.entries());
         out.push(Output::Persist { record, must_sync: ready.must_sync() });
         out.extend(reset.map(|meta| Output::InstallSnapshot { index: meta.index, term: meta.term }));
+    }
+
+    /// A group that starts as a whole need not sit out an election timeout. Where there is a leader that this member merely
+    /// does not know yet, its followers refuse the pre-vote, so that the question disturbs nobody.
+    fn ask_for_votes_early(&mut self) {
+        self.ticks_since_start += 1;
+        let raft = &self.node.raft;
+        let ticks_max = EAGER_TIMEOUTS * raft.election_timeout() as u64;
+        if self.leader_id().is_some() || ticks_max < self.ticks_since_start {
+            return;
+        }
+        let turn = self.ticks_since_start + EAGER_STAGGER_TICKS * raft.id;
+        if turn.is_multiple_of(EAGER_PERIOD_TICKS)
+            && matches!(raft.state, StateRole::Follower | StateRole::PreCandidate)
+        {
+            // Only a leader refuses.
+            let _ = self.node.campaign();
+        }
     }
 
     fn role(&self) -> Role {

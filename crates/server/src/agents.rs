@@ -2,11 +2,13 @@
 
 use crate::core::Core;
 use crate::status;
+use crate::tunnels::Tunnels;
 use api::internal::agents_server::Agents;
-use api::internal::{AgentFrame, ServerFrame};
+use api::internal::{AgentFrame, ServerFrame, TunnelFrame};
 use control_core::Input;
 use domain::agent::{FromAgent, ToAgent};
 use std::pin::Pin;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
@@ -15,6 +17,9 @@ use tonic::{Request, Response, Status, Streaming};
 /// How many messages may wait for one agent.
 const FRAMES_MAX: usize = 256;
 
+/// How long an agent is kept waiting until somebody leads; less than it takes it to give up.
+const LEADER_WAIT: Duration = Duration::from_secs(2);
+
 /// The largest message of an agent: a report about every pod that it may have.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
@@ -22,29 +27,66 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 #[derive(Debug)]
 pub(crate) struct AgentService {
     core: Core,
+    tunnels: Tunnels,
 }
 
 impl AgentService {
-    pub(crate) const fn new(core: Core) -> Self {
-        Self { core }
+    pub(crate) const fn new(core: Core, tunnels: Tunnels) -> Self {
+        Self { core, tunnels }
+    }
+
+    /// During an election an agent is better kept waiting than sent around the servers, backing off ever longer.
+    async fn wait_for_leader(&self) -> Result<(), Status> {
+        let mut latest = self.core.subscribe();
+        let known = latest.wait_for(|latest| latest.status.leader.is_some());
+        match tokio::time::timeout(LEADER_WAIT, known).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(status::stopping()),
+            Err(_) => Err(status::not_leader(None)),
+        }
     }
 }
 
 #[tonic::async_trait]
 impl Agents for AgentService {
     type ConnectStream = Pin<Box<dyn Stream<Item = Result<ServerFrame, Status>> + Send>>;
+    type TunnelStream = Pin<Box<dyn Stream<Item = Result<TunnelFrame, Status>> + Send>>;
 
     async fn connect(&self, request: Request<Streaming<AgentFrame>>) -> Result<Response<Self::ConnectStream>, Status> {
+        self.wait_for_leader().await?;
         let (sender, frames) = mpsc::channel(FRAMES_MAX);
         let session = self.core.open_session(sender).await.map_err(|_| status::stopping())?;
-        tokio::spawn(listen(self.core.clone(), session, request.into_inner()));
-        let encode = |frame: ToAgent| Ok(ServerFrame { payload: api::codec::encode(&frame).into() });
-        Ok(Response::new(Box::pin(ReceiverStream::new(frames).map(encode))))
+        let wishes = self.tunnels.open_line(session);
+        tokio::spawn(listen(self.core.clone(), self.tunnels.clone(), session, request.into_inner()));
+        let tunnels = self.tunnels.clone();
+        let encode = move |frame: ToAgent| {
+            if matches!(frame, ToAgent::Registered { .. }) {
+                tunnels.confirm_line(session);
+            }
+            Some(Ok(ServerFrame { payload: api::codec::encode(&frame).into(), tunnel: 0 }))
+        };
+        let ask = |tunnel| Some(Ok(ServerFrame { payload: bytes::Bytes::new(), tunnel }));
+        // The core ends the connection, whoever may still have a wish.
+        let said = ReceiverStream::new(frames).map(encode).chain(tokio_stream::once(None));
+        let said = said.merge(ReceiverStream::new(wishes).map(ask));
+        Ok(Response::new(Box::pin(said.map_while(|frame| frame))))
+    }
+
+    async fn tunnel(&self, request: Request<Streaming<TunnelFrame>>) -> Result<Response<Self::TunnelStream>, Status> {
+        let frames = self.tunnels.accept(request.into_inner()).await?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(frames).map(Ok))))
     }
 }
 
 /// Hands over what an agent says, until it says no more.
-async fn listen(core: Core, session: u64, mut incoming: Streaming<AgentFrame>) {
+async fn listen(core: Core, tunnels: Tunnels, session: u64, incoming: Streaming<AgentFrame>) {
+    hand_over(&core, &tunnels, session, incoming).await;
+    tunnels.close_line(session);
+    // The core may be gone, and the session with it.
+    let _ = core.send(Input::AgentClosed { session }).await;
+}
+
+async fn hand_over(core: &Core, tunnels: &Tunnels, session: u64, mut incoming: Streaming<AgentFrame>) {
     loop {
         let payload = match incoming.message().await {
             Ok(Some(frame)) => frame.payload,
@@ -65,10 +107,11 @@ async fn listen(core: Core, session: u64, mut incoming: Streaming<AgentFrame>) {
                 break;
             }
         };
+        if let FromAgent::Register { node, .. } = &frame {
+            tunnels.name_line(session, node);
+        }
         if core.send(Input::AgentFrame { session, frame }).await.is_err() {
-            return;
+            break;
         }
     }
-    // The core may be gone, and the session with it.
-    let _ = core.send(Input::AgentClosed { session }).await;
 }

@@ -158,18 +158,18 @@ impl Forward {
 }
 
 /// Ever longer pauses until a deadline.
-struct Pauses {
+pub(crate) struct Pauses {
     until: Instant,
     next_ms: u64,
 }
 
 impl Pauses {
-    const fn new(until: Instant) -> Self {
+    pub(crate) const fn new(until: Instant) -> Self {
         Self { until, next_ms: *PAUSE_MS.start() }
     }
 
     /// Waits; says whether there is time for another attempt.
-    async fn wait(&mut self) -> bool {
+    pub(crate) async fn wait(&mut self) -> bool {
         let next = Instant::now() + Duration::from_millis(self.next_ms);
         if self.until <= next {
             return false;

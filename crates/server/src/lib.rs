@@ -14,6 +14,7 @@ mod serve;
 mod services;
 mod snapshots;
 mod status;
+mod tunnels;
 
 pub use config::ServerConfig;
 pub use error::{EXIT_DISK, ServerError};

@@ -3,12 +3,13 @@
 
 use crate::ServerConfig;
 use crate::core::Core;
-use crate::forward::{Forward, encode_reply};
+use crate::forward::{Forward, deadline, encode_reply};
 use crate::snapshots::Snapshots;
 use crate::status;
+use crate::tunnels::Tunnels;
 use api::internal::peer_client::PeerClient;
 use api::internal::peer_server::Peer;
-use api::internal::{ProposeReply, ProposeRequest, RaftBatch, RaftReply, SnapshotChunk, SnapshotReply};
+use api::internal::{ProposeReply, ProposeRequest, RaftBatch, RaftReply, SnapshotChunk, SnapshotReply, TunnelFrame};
 use bytes::{Bytes, BytesMut};
 use control_core::Input;
 use std::collections::BTreeMap;
@@ -42,18 +43,27 @@ pub(crate) const KEEPALIVE: Duration = Duration::from_secs(2);
 /// Connections to all servers, made when they are needed.
 #[derive(Clone, Debug)]
 pub(crate) struct Channels {
-    by_id: Arc<BTreeMap<u64, Channel>>,
+    by_id: Arc<BTreeMap<u64, (Endpoint, Channel)>>,
 }
 
 impl Channels {
     pub(crate) fn new(config: &ServerConfig) -> Result<Self, tonic::transport::Error> {
-        let connect = |(id, address): (&u64, &String)| Ok((*id, endpoint(address)?.connect_lazy()));
+        let connect = |(id, address): (&u64, &String)| {
+            let endpoint = endpoint(address)?;
+            let channel = endpoint.connect_lazy();
+            Ok((*id, (endpoint, channel)))
+        };
         let by_id = config.peers.iter().map(connect).collect::<Result<_, tonic::transport::Error>>()?;
         Ok(Self { by_id: Arc::new(by_id) })
     }
 
     pub(crate) fn get(&self, id: u64) -> Option<Channel> {
-        self.by_id.get(&id).cloned()
+        self.by_id.get(&id).map(|(_, channel)| channel.clone())
+    }
+
+    /// A connection of its own, for what may be held up by its reader and must not hold up anything else.
+    pub(crate) async fn connect(&self, id: u64) -> Option<Channel> {
+        self.by_id.get(&id)?.0.connect().await.ok()
     }
 }
 
@@ -217,12 +227,13 @@ impl Link {
 #[derive(Debug)]
 pub(crate) struct PeerService {
     forward: Forward,
+    tunnels: Tunnels,
     peers: Vec<u64>,
 }
 
 impl PeerService {
-    pub(crate) fn new(config: &ServerConfig, forward: Forward) -> Self {
-        Self { forward, peers: config.peers.keys().copied().collect() }
+    pub(crate) fn new(config: &ServerConfig, forward: Forward, tunnels: Tunnels) -> Self {
+        Self { forward, tunnels, peers: config.peers.keys().copied().collect() }
     }
 
     async fn hand_over(&self, input: Input) -> Result<(), Status> {
@@ -232,6 +243,8 @@ impl PeerService {
 
 #[tonic::async_trait]
 impl Peer for PeerService {
+    type TunnelStream = Streaming<TunnelFrame>;
+
     async fn raft(&self, request: Request<Streaming<RaftBatch>>) -> Result<Response<RaftReply>, Status> {
         let mut batches = request.into_inner();
         while let Some(RaftBatch { messages, from }) = batches.message().await? {
@@ -271,5 +284,10 @@ impl Peer for PeerService {
         let request = decoded.map_err(|error| status::invalid("command", &error.to_string()))?;
         let reply = self.forward.propose_once(request).await?;
         Ok(Response::new(ProposeReply { reply: encode_reply(reply).into() }))
+    }
+
+    async fn tunnel(&self, request: Request<Streaming<TunnelFrame>>) -> Result<Response<Self::TunnelStream>, Status> {
+        let until = deadline(&request);
+        Ok(Response::new(self.tunnels.pass_on(request.into_inner(), until).await?))
     }
 }

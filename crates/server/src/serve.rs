@@ -6,6 +6,7 @@ use crate::engine::{Engine, Opened};
 use crate::forward::Forward;
 use crate::peers::{Channels, KEEPALIVE, PeerService};
 use crate::services::{self, Api};
+use crate::tunnels::Tunnels;
 use crate::{ServerConfig, ServerError, agents, peers};
 use api::internal::agents_server::AgentsServer;
 use api::internal::peer_server::PeerServer;
@@ -91,11 +92,12 @@ async fn answer(config: &Arc<ServerConfig>, core: &Core, listener: TcpListener) 
     let forward = Forward::new(config.id, core.clone(), channels.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     let announcing = announce_health(core.clone(), health);
-    let peer =
-        PeerServer::new(PeerService::new(config, forward.clone())).max_decoding_message_size(peers::MESSAGE_BYTES_MAX);
-    let agents =
-        AgentsServer::new(AgentService::new(core.clone())).max_decoding_message_size(agents::MESSAGE_BYTES_MAX);
-    let api = Api::new(Arc::clone(config), forward, channels);
+    let tunnels = Tunnels::new(config.id, core.clone(), channels.clone());
+    let peer = PeerServer::new(PeerService::new(config, forward.clone(), tunnels.clone()))
+        .max_decoding_message_size(peers::MESSAGE_BYTES_MAX);
+    let agents = AgentsServer::new(AgentService::new(core.clone(), tunnels.clone()))
+        .max_decoding_message_size(agents::MESSAGE_BYTES_MAX);
+    let api = Api::new(Arc::clone(config), forward, channels, tunnels);
     let routes = Routes::new(health_service).add_service(peer).add_service(agents);
     let reflection = "the descriptors that this program was built from";
     let routes = services::add_all(routes, &api)

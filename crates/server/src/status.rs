@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use tonic::{Code, Status};
 
 /// Metadata that names the reason in one word.
-pub(crate) const REASON: &str = "holdfast-reason";
+pub(crate) const REASON: &str = api::reason::METADATA;
 /// Metadata that names the leader's number.
 pub(crate) const LEADER: &str = "holdfast-leader";
 /// The reason of an answer that only the leader can give.
@@ -58,9 +58,7 @@ pub(crate) fn status(code: Code, reason: &str, message: impl Into<String>, facts
 }
 
 /// The reason that a status carries, or nothing.
-pub(crate) fn reason(status: &Status) -> &str {
-    status.metadata().get(REASON).and_then(|value| value.to_str().ok()).unwrap_or_default()
-}
+pub(crate) use api::reason::of as reason;
 
 /// Nothing was done, and another server may.
 pub(crate) fn not_leader(leader: Option<u64>) -> Status {

@@ -118,6 +118,11 @@ impl Cluster {
         self.dir.path().join("data").join(below)
     }
 
+    /// The addresses of all servers.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        SERVERS.into_iter().map(|server| self.address(server)).collect()
+    }
+
     /// The binary, ready to be started for this cluster.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast-under-test"));

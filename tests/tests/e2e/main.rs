@@ -6,6 +6,7 @@ mod clients;
 mod durability;
 mod harness;
 mod local;
+mod logs;
 mod manifests;
 mod nodes;
 mod placement;

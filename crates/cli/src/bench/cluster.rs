@@ -80,7 +80,7 @@ impl Cluster {
             pids =
                 file.processes.iter().map(|(name, process)| (name.to_string(), process.pid.unsigned_abs())).collect();
         }
-        Self::ready(address.connect()?, pids, None, 0).await
+        Self::ready(address.connect(), pids, None, 0).await
     }
 
     async fn start(common: &Common, agents: u32) -> Result<Self, CliError> {

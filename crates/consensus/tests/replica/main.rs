@@ -20,6 +20,34 @@ fn three_replicas_elect_exactly_one_leader() {
 }
 
 #[test]
+fn a_group_that_starts_does_not_sit_out_an_election_timeout() {
+    for seed in 0..20 {
+        let mut network = Network::new(seed, 100);
+        // Half the shortest election timeout.
+        (0..Config::new(1, vec![1, 2, 3], seed).election_ticks / 2).for_each(|_| network.tick());
+        network.deliver_all();
+        assert!(network.leader().is_some(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_member_that_starts_again_without_hearing_the_leader_does_not_depose_it() {
+    for seed in 0..20 {
+        let mut network = Network::new(seed, 100);
+        let leader = network.elect();
+        network.converge();
+        let term = network.replica(leader).term();
+        let other = leader % 3 + 1;
+        network.restart(other);
+        network.cut_off(other);
+        (0..4).for_each(|_| network.tick());
+        network.heal();
+        network.converge();
+        assert_eq!((network.leader(), network.replica(leader).term()), (Some(leader), term), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_single_replica_commits_alone() {
     let mut network = Network::with_members(1, 100, 1);
     assert_eq!(network.elect(), 1);

@@ -4,6 +4,7 @@ mod change;
 mod cluster;
 mod commit;
 mod history;
+mod logs;
 mod nodes;
 mod pods;
 mod selector;
@@ -16,6 +17,7 @@ use crate::ServerConfig;
 use crate::forward::Forward;
 use crate::peers::Channels;
 use crate::status;
+use crate::tunnels::Tunnels;
 use api::v1;
 use change::{Change, Done};
 use domain::State;
@@ -31,11 +33,12 @@ pub(crate) struct Api {
     config: Arc<ServerConfig>,
     forward: Forward,
     channels: Channels,
+    tunnels: Tunnels,
 }
 
 impl Api {
-    pub(crate) const fn new(config: Arc<ServerConfig>, forward: Forward, channels: Channels) -> Self {
-        Self { config, forward, channels }
+    pub(crate) const fn new(config: Arc<ServerConfig>, forward: Forward, channels: Channels, tunnels: Tunnels) -> Self {
+        Self { config, forward, channels, tunnels }
     }
 
     async fn read(&self, stale: bool, until: Instant) -> Result<Arc<State>, Status> {

@@ -2,7 +2,7 @@
 
 use super::change::Change;
 use super::selector::Filter;
-use super::{Api, delete_reply, key_of};
+use super::{Api, delete_reply, key_of, logs};
 use crate::forward::deadline;
 use crate::status;
 use api::convert::pod_to_wire;
@@ -51,14 +51,7 @@ impl pods_server::Pods for Pods {
     }
 
     async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-        let request = request.into_inner();
-        key_of(&request.namespace, &request.name)?;
-        Err(logs_are_at_the_node())
+        let (until, request) = (deadline(&request), request.into_inner());
+        Ok(Response::new(logs::logs(&self.0, &request, until).await?))
     }
-}
-
-/// Agents have the logs, and no way is built yet from here to them.
-fn logs_are_at_the_node() -> Status {
-    let message = "servers do not serve logs yet: the agent keeps them in its data directory on the pod's node";
-    status::status(tonic::Code::Unimplemented, "LogsNotServed", message, &[])
 }

@@ -1,0 +1,157 @@
+//! What containers write, read through every server; and what is said when it cannot be read.
+
+use crate::harness::{Cluster, Said};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Stdio};
+use std::sync::mpsc;
+
+/// Says hello, counts for ever, and says goodbye.
+const TALKER: &str = "apiVersion: apps/v1
+kind: StatefulSet
+metadata:
+  name: talker
+spec:
+  serviceName: talker
+  replicas: 1
+  selector:
+    matchLabels: {app: talker}
+  template:
+    metadata:
+      labels: {app: talker}
+    spec:
+      terminationGracePeriodSeconds: 5
+      containers:
+      - name: main
+        image: busybox
+        command:
+        - sh
+        - -c
+        - trap 'echo goodbye; exit 0' TERM; echo hello; echo oops >&2; n=0; while true; do n=$((n+1)); echo line $n; sleep 0.1; done
+      - name: side
+        image: busybox
+        command: [sh, -c, echo aside; exec sleep 100000]
+";
+
+/// A `logs -f` that runs beside the test.
+struct Follower {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Follower {
+    fn start(cluster: &Cluster, arguments: &[&str]) -> Self {
+        let mut command = cluster.command(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, lines }
+    }
+
+    /// Waits for a line.
+    #[track_caller]
+    fn expect(&self, wanted: &str) {
+        let bound = crate::harness::PATIENCE;
+        while self.lines.recv_timeout(bound).unwrap_or_else(|_| panic!("{wanted} does not come")) != wanted {}
+    }
+
+    /// Waits for its end, and returns what it said since.
+    #[track_caller]
+    fn end(mut self, cluster: &Cluster) -> Said {
+        cluster.wait("logs -f ends", || self.child.try_wait().expect("a child can be waited for").is_some());
+        let mut stderr = String::new();
+        self.child.stderr.take().expect("stderr is a pipe").read_to_string(&mut stderr).expect("stderr is text");
+        let stdout = self.lines.iter().collect::<Vec<_>>().join("\n");
+        let code = self.child.wait().expect("a child can be waited for").code();
+        Said { code, stdout, stderr }
+    }
+}
+
+fn talker() -> Cluster {
+    let cluster = Cluster::up();
+    let file = cluster.file("talker.yaml", TALKER);
+    cluster.apply(&file);
+    cluster.wait_ready(&["talker-0"]);
+    cluster
+}
+
+fn has_log(cluster: &Cluster) -> bool {
+    cluster.run(&["logs", "talker-0"]).stdout.contains("hello\n")
+}
+
+#[test]
+fn logs_are_read_through_every_server() {
+    let cluster = talker();
+    for address in cluster.addresses() {
+        let logs = |more: &[&str]| cluster.run(&[&["--cluster", &address, "logs", "talker-0"], more].concat());
+        cluster.wait("it has counted", || logs(&[]).stdout.contains("line 3"));
+        let said = logs(&["-c", "main"]);
+        // In which order two streams were written is not known.
+        assert!(said.stdout.replacen("oops\n", "", 1).starts_with("hello\nline 1\nline 2\n"), "{said:#?}");
+        assert_eq!(logs(&["--tail=2"]).stdout.lines().count(), 2);
+        assert_eq!(logs(&["--tail", "0"]).stdout, "");
+        assert_eq!(logs(&["-c", "side", "--tail=-1"]).stdout, "aside\n");
+        let timed = logs(&["--timestamps", "--since=1h"]).stdout;
+        let (time, text) = timed.lines().last().and_then(|line| line.split_once(' ')).expect("a time and a text");
+        assert!(time.len() == "2024-05-01T12:00:00.000000000Z".len() && text.starts_with("line "), "{timed}");
+        assert_eq!(logs(&["--since-time", "2999-01-01T00:00:00Z"]).stdout, "");
+
+        let refusals =
+            [(&["-c", "x"][..], "it has main, side"), (&["--previous"][..], "no earlier run whose log is kept")];
+        for (arguments, message) in refusals {
+            let said = logs(arguments);
+            assert!(said.code == Some(1) && said.stderr.contains(message), "{said:#?}");
+        }
+    }
+    let uid = cluster.uid("talker-0");
+    let followers: Vec<_> = cluster
+        .addresses()
+        .iter()
+        .map(|address| Follower::start(&cluster, &["--cluster", address, "logs", "-f", "pod/talker-0"]))
+        .collect();
+    followers.iter().for_each(|follower| follower.expect("hello"));
+    cluster.ok(&["delete", "pod", "talker-0"]);
+    for follower in followers {
+        let said = follower.end(&cluster);
+        assert!(said.code == Some(0) && said.stdout.ends_with("goodbye"), "{said:#?}");
+    }
+    cluster.wait("the next pod", || cluster.is_ready("talker-0") && cluster.uid("talker-0") != uid);
+    assert!(has_log(&cluster));
+}
+
+#[test]
+fn logs_of_a_node_that_is_cut_off_say_so_and_come_back() {
+    let cluster = talker();
+    let node = cluster.node_of("talker-0");
+    let follow = || {
+        let follower = Follower::start(&cluster, &["logs", "-f", "talker-0"]);
+        follower.expect("line 2");
+        follower
+    };
+    let broke = format!("the way to node {node} broke");
+
+    let follower = follow();
+    cluster.ok(&["fault", "kill", &node]);
+    let said = follower.end(&cluster);
+    assert!(said.code == Some(3) && said.stderr.contains(&broke), "{said:#?}");
+    cluster.ok(&["fault", "restart", &node]);
+    cluster.wait("the next agent has the log", || has_log(&cluster));
+
+    let follower = follow();
+    cluster.ok(&["fault", "partition", &node]);
+    let cut_off = format!("node {node} cannot be reached");
+    let check = || {
+        for address in cluster.addresses() {
+            let said = cluster.run(&["--cluster", &address, "logs", "talker-0"]);
+            assert!(said.code == Some(3) && said.stderr.contains(&cut_off), "{said:#?}");
+        }
+    };
+    // At once nobody knows yet, and later everybody does: the answer is the same.
+    check();
+    let said = follower.end(&cluster);
+    assert!(said.code == Some(3) && said.stderr.contains(&broke), "{said:#?}");
+    cluster.ok(&["wait", "pod/talker-0", "--for=condition=Held", "--timeout=60s"]);
+    check();
+    cluster.ok(&["fault", "heal"]);
+    cluster.wait("the log is there again", || has_log(&cluster));
+}
