@@ -8,7 +8,7 @@ use crate::object::{
     TemplateRevision, Unreachable, Volume, VolumePhase,
 };
 use crate::spec::{Labels, SetSpec};
-use crate::state::{Place, REQUESTS_MAX, State};
+use crate::state::{Place, REQUESTS_MAX, State, load};
 use std::sync::Arc;
 
 /// The label that holds a pod's own name (semantics A1-4).
@@ -412,7 +412,9 @@ impl State {
             Event::NodeCordoned { node } => self.node_mut(node, |n| n.is_cordoned = true),
             Event::NodeUncordoned { node } => self.node_mut(node, |n| n.is_cordoned = false),
             Event::NodeRemoved { node } => {
-                self.nodes.remove(node);
+                if let Some(removed) = self.nodes.remove(node) {
+                    self.index.move_node(node, Some(load(&removed)), None);
+                }
             }
             _ => unreachable!("apply sends only events of nodes here"),
         }
@@ -430,15 +432,19 @@ impl State {
         node.machine_id = registration.machine_id.clone();
         node.leftovers.clone_from(&registration.leftovers);
         self.node_incarnations.insert(name.clone(), incarnation);
-        self.nodes.insert(name.clone(), Arc::new(node));
+        let after = load(&node);
+        let former = self.nodes.insert(name.clone(), Arc::new(node));
+        self.index.move_node(name, former.map(|former| load(&former)), Some(after));
     }
 
     fn node_mut(&mut self, name: &NodeName, change: impl FnOnce(&mut Node)) {
         let revision = self.revision;
         if let Some(node) = self.nodes.get_mut(name) {
             let node = Arc::make_mut(node);
+            let before = load(node);
             change(node);
             node.meta.modified = revision;
+            self.index.move_node(name, Some(before), Some(load(node)));
         }
     }
 }

@@ -5,7 +5,9 @@ use crate::command::{Rejection, Request};
 use crate::decide::decide;
 use crate::event::{Batch, Event};
 use crate::id::{ClassName, Key, Name, NodeName, Revision, VolumeName};
+use crate::object::{Phase, Pod};
 use crate::plan;
+use crate::spec::PodManagement;
 use crate::state::State;
 use std::collections::BTreeSet;
 
@@ -137,7 +139,10 @@ impl Dirty {
             }
             "Pod" => {
                 if let Some(pod) = state.pods.get(&key) {
-                    self.sets.insert(Key { namespace: key.namespace.clone(), name: pod.set.clone() });
+                    let set = Key { namespace: key.namespace.clone(), name: pod.set.clone() };
+                    if concerns_set(state, &set, pod, event) {
+                        self.sets.insert(set);
+                    }
                     self.pods.insert(key);
                 }
             }
@@ -150,8 +155,13 @@ impl Dirty {
                 self.claims.insert(key);
             }
             "PersistentVolume" => {
-                if let Event::VolumeCreated { .. } = event {
-                    self.claims.extend(state.unbound_claims().cloned());
+                if let Event::VolumeCreated { spec, .. } = event {
+                    match &spec.claim {
+                        Some(reserved) => {
+                            self.claims.insert(reserved.clone());
+                        }
+                        None => self.claims.extend(state.unbound_claims().cloned()),
+                    }
                 }
                 if let Event::AttachmentReleased { .. } = event {
                     self.pods.extend(state.unplaced().cloned());
@@ -161,6 +171,24 @@ impl Dirty {
             "Node" => self.pods.extend(state.unplaced().cloned()),
             _ => {}
         }
+    }
+}
+
+/// Whether a pod's set may have something to do now. Planners of large sets look at all of their pods, so what cannot
+/// matter to them must not wake them.
+fn concerns_set(state: &State, set: &Key, pod: &Pod, event: &Event) -> bool {
+    match event {
+        // Sets never look at nodes.
+        Event::PodBound { .. } | Event::PodUnplaced { .. } => false,
+        Event::PodReported { .. } | Event::PodBecameAvailable { .. } => {
+            let Some(record) = state.sets.get(set) else { return true };
+            // Nobody waits for a pod of a parallel set that is not being rolled out; one that has ended is replaced.
+            let is_waited_for = record.spec.policy == PodManagement::OrderedReady
+                || record.current_revision != record.update_revision
+                || !state.are_all_at(set, &record.update_revision);
+            is_waited_for || matches!(pod.status.phase, Phase::Failed | Phase::Succeeded)
+        }
+        _ => true,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Everything that is so: the fold of all events. Cloning is O(1), iteration is in key order on every server.
 //! Changed by [`State::apply`] alone.
 
-use crate::id::{ClassName, Incarnation, Key, Name, NodeName, RequestId, Revision, Uid, VolumeName};
+use crate::id::{ClassName, Incarnation, Key, Name, NodeName, RequestId, Revision, RevisionName, Uid, VolumeName};
 use crate::object::{Claim, Class, Node, Pod, Service, Set, Volume, VolumePhase};
 use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub struct State {
 }
 
 /// What can be found again from the objects; never stored.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Index {
     pub(crate) pods_by_node: OrdMap<NodeName, OrdSet<Key>>,
     pub(crate) pods_by_set: OrdMap<Key, OrdSet<Key>>,
@@ -58,11 +58,19 @@ pub(crate) struct Index {
     /// Volumes that no claim has yet.
     pub(crate) free_volumes: OrdSet<VolumeName>,
     pub(crate) addresses: OrdSet<u32>,
+    /// How many pods of a set each node has.
+    pub(crate) siblings: OrdMap<Key, OrdMap<NodeName, u32>>,
+    /// How many pods of a set are at each revision.
+    pub(crate) revisions: OrdMap<Key, OrdMap<RevisionName, u32>>,
+    /// Nodes, the emptiest first.
+    pub(crate) nodes_by_load: OrdSet<(u64, NodeName)>,
 }
 
 /// What indexes know of a pod besides its set and its claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
+    set: Name,
+    revision: RevisionName,
     node: Option<(NodeName, u32)>,
     is_ripening: bool,
 }
@@ -70,6 +78,8 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn of(pod: &Pod) -> Self {
         Self {
+            set: pod.set.clone(),
+            revision: pod.revision.clone(),
             node: pod.binding.as_ref().map(|binding| (binding.node.clone(), binding.address)),
             is_ripening: pod.is_ready() && !pod.is_available,
         }
@@ -95,7 +105,46 @@ pub(crate) fn index_drop<K: Ord + Clone>(map: &mut OrdMap<K, OrdSet<Key>>, at: &
     }
 }
 
+fn count_add<K: Ord + Clone>(map: &mut OrdMap<Key, OrdMap<K, u32>>, set: &Key, at: &K) {
+    *map.entry(set.clone()).or_default().entry(at.clone()).or_insert(0) += 1;
+}
+
+fn count_drop<K: Ord + Clone>(map: &mut OrdMap<Key, OrdMap<K, u32>>, set: &Key, at: &K) {
+    let Some(counts) = map.get_mut(set) else { return };
+    match counts.get_mut(at) {
+        Some(count) if 1 < *count => *count -= 1,
+        _ => {
+            counts.remove(at);
+        }
+    }
+    if counts.is_empty() {
+        map.remove(set);
+    }
+}
+
+/// How full a node is: the fuller of its processors and its memory, in thousandths, then how many pods it has.
+pub(crate) fn load(node: &Node) -> u64 {
+    let cpu = node.reserved.cpu_milli.saturating_mul(1000) / node.capacity.cpu_milli.max(1);
+    let memory = node.reserved.memory_bytes.saturating_mul(1000) / node.capacity.memory_bytes.max(1);
+    cpu.max(memory).saturating_mul(1_000_000).saturating_add(u64::from(node.pod_count))
+}
+
 impl State {
+    /// The nodes, the emptiest first, and by name among equals.
+    pub(crate) fn nodes_by_load(&self) -> impl Iterator<Item = (&NodeName, &Arc<Node>)> {
+        self.index.nodes_by_load.iter().filter_map(|(_, name)| self.nodes.get_key_value(name))
+    }
+
+    /// How many pods of a set each node has; nodes without any are not there.
+    pub(crate) fn siblings(&self, set: &Key) -> Option<&OrdMap<NodeName, u32>> {
+        self.index.siblings.get(set)
+    }
+
+    /// Whether every pod made by a set is at this revision.
+    pub(crate) fn are_all_at(&self, set: &Key, revision: &RevisionName) -> bool {
+        self.index.revisions.get(set).is_none_or(|counts| counts.keys().all(|at| at == revision))
+    }
+
     /// The pods bound to a node, in key order.
     pub fn pods_on<'a>(&'a self, node: &NodeName) -> impl Iterator<Item = (&'a Key, &'a Arc<Pod>)> {
         self.index.pods_by_node.get(node).into_iter().flatten().filter_map(|key| self.pods.get_key_value(key))
@@ -184,6 +233,9 @@ impl State {
                 self.index.unbound_claims.insert(key.clone());
             }
         }
+        for (name, node) in &self.nodes {
+            self.index.move_node(name, None, Some(load(node)));
+        }
         for (name, volume) in &self.volumes {
             match volume.phase {
                 VolumePhase::Deleting => self.index.removals.insert(name.clone()),
@@ -191,6 +243,16 @@ impl State {
                 VolumePhase::Bound | VolumePhase::Released => None,
             };
         }
+    }
+}
+
+impl State {
+    /// Whether the indexes say what the objects say. Looks at everything: for tests.
+    #[must_use]
+    pub fn is_indexed(&self) -> bool {
+        let mut anew = self.clone();
+        anew.reindex();
+        anew.index == self.index
     }
 }
 
@@ -205,10 +267,13 @@ impl Index {
     }
 
     fn add_place(&mut self, key: &Key, place: &Place) {
+        let set = Key { namespace: key.namespace.clone(), name: place.set.clone() };
+        count_add(&mut self.revisions, &set, &place.revision);
         match &place.node {
             Some((node, address)) => {
                 index_add(&mut self.pods_by_node, node, key);
                 self.addresses.insert(*address);
+                count_add(&mut self.siblings, &set, node);
             }
             None => {
                 self.unplaced.insert(key.clone());
@@ -220,10 +285,13 @@ impl Index {
     }
 
     fn drop_place(&mut self, key: &Key, place: &Place) {
+        let set = Key { namespace: key.namespace.clone(), name: place.set.clone() };
+        count_drop(&mut self.revisions, &set, &place.revision);
         match &place.node {
             Some((node, address)) => {
                 index_drop(&mut self.pods_by_node, node, key);
                 self.addresses.remove(address);
+                count_drop(&mut self.siblings, &set, node);
             }
             None => {
                 self.unplaced.remove(key);
@@ -231,6 +299,19 @@ impl Index {
         }
         if place.is_ripening {
             self.ripening.remove(key);
+        }
+    }
+
+    /// Follows a node that may have been changed; `None`: it was not there, or is not any more.
+    pub(crate) fn move_node(&mut self, name: &NodeName, before: Option<u64>, after: Option<u64>) {
+        if before == after {
+            return;
+        }
+        if let Some(load) = before {
+            self.nodes_by_load.remove(&(load, name.clone()));
+        }
+        if let Some(load) = after {
+            self.nodes_by_load.insert((load, name.clone()));
         }
     }
 

@@ -5,10 +5,14 @@ use crate::draft::{class_of, spoken};
 use crate::id::{Key, Name, NodeName};
 use crate::object::{Node, Pod, Unplaced, Volume, VolumePhase};
 use crate::spec::{AntiAffinity, Labels, Resources, Taint, Toleration};
-use crate::state::State;
+use crate::state::{State, load};
+use imbl::OrdMap;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// How good a node is, the weightiest first: pods of the same set, dislikes, soft taints, load.
+type Score = (Reverse<u32>, Reverse<u32>, Reverse<usize>, Reverse<u64>);
 
 /// The label of a node's own name.
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -22,11 +26,17 @@ pub(super) fn choose(state: &State, key: &Key, pod: &Pod) -> Result<NodeName, Un
     let search = Search::new(state, key, pod);
     let mut reasons: BTreeMap<Name, u32> = BTreeMap::new();
     let mut best = None;
-    for (name, node) in &state.nodes {
-        match search.refuses(name, node) {
-            Some(reason) => *reasons.entry(reason).or_default() += 1,
-            None => best = best.max(Some((search.score(name, node), Reverse(name.clone())))),
+    for (name, node) in state.nodes_by_load() {
+        if let Some(reason) = search.refuses(name, node) {
+            *reasons.entry(reason).or_default() += 1;
+            continue;
         }
+        let score = search.score(name, node);
+        // Among equals the emptier one is better, and all that follow are fuller.
+        if search.is_unbeaten(&score) {
+            return Ok(name.clone());
+        }
+        best = best.max(Some((score, Reverse(name.clone()))));
     }
     best.map(|(_, Reverse(name))| name).ok_or(Unplaced { node_count, reasons })
 }
@@ -69,7 +79,9 @@ struct Search<'a> {
     pod: &'a Pod,
     requests: Resources,
     /// How many pods of the same set each node has.
-    siblings: BTreeMap<&'a NodeName, u32>,
+    siblings: Option<&'a OrdMap<NodeName, u32>>,
+    /// No node has fewer of them.
+    siblings_min: u32,
     /// For each rule of anti-affinity, the nodes that have a pod it avoids.
     avoided: Vec<(&'a AntiAffinity, BTreeMap<&'a NodeName, ()>)>,
     volumes: Vec<&'a Arc<Volume>>,
@@ -78,12 +90,9 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn new(state: &'a State, key: &Key, pod: &'a Pod) -> Self {
         let set = Key { namespace: key.namespace.clone(), name: pod.set.clone() };
-        let mut siblings = BTreeMap::new();
-        for (_, sibling) in state.pods_named_by(&set) {
-            if let Some(binding) = &sibling.binding {
-                *siblings.entry(&binding.node).or_insert(0) += 1;
-            }
-        }
+        let siblings = state.siblings(&set);
+        let fewest = siblings.filter(|counts| state.nodes.len() <= counts.len()).and_then(|c| c.values().min());
+        let siblings_min = fewest.copied().unwrap_or(0);
         let avoid = |rule: &AntiAffinity| {
             let is_avoided = |labels: &Labels| rule.labels.iter().all(|(l, v)| labels.get(l) == Some(v));
             state
@@ -95,7 +104,7 @@ impl<'a> Search<'a> {
         };
         let avoided = pod.template.anti_affinity.iter().map(|rule| (rule, avoid(rule))).collect();
         let volumes = state.volumes_of(pod).map(|(_, volume)| volume).collect();
-        Self { state, pod, requests: pod.template.requests(), siblings, avoided, volumes }
+        Self { state, pod, requests: pod.template.requests(), siblings, siblings_min, avoided, volumes }
     }
 
     fn refuses(&self, name: &NodeName, node: &Node) -> Option<Name> {
@@ -157,15 +166,18 @@ impl<'a> Search<'a> {
     }
 
     /// Higher is better: spread the set, heed preferences, avoid soft taints, then the emptiest node.
-    fn score(&self, name: &NodeName, node: &Node) -> (Reverse<u32>, Reverse<u32>, Reverse<usize>, Reverse<u64>) {
+    fn score(&self, name: &NodeName, node: &Node) -> Score {
         debug_assert!(self.state.nodes.contains_key(name), "candidates come from the state");
-        let siblings = self.siblings.get(name).copied().unwrap_or(0);
+        let siblings = self.siblings.and_then(|counts| counts.get(name)).copied().unwrap_or(0);
         let dislike =
             self.avoided.iter().filter(|(_, nodes)| nodes.contains_key(name)).filter_map(|(rule, _)| rule.weight).sum();
         let soft = node.taints.iter().filter(|t| t.effect.as_str() == "PreferNoSchedule" && !self.tolerates(t)).count();
-        let cpu = node.reserved.cpu_milli.saturating_mul(1000) / node.capacity.cpu_milli.max(1);
-        let memory = node.reserved.memory_bytes.saturating_mul(1000) / node.capacity.memory_bytes.max(1);
-        let load = cpu.max(memory).saturating_mul(1_000_000).saturating_add(u64::from(node.pod_count));
-        (Reverse(siblings), Reverse(dislike), Reverse(soft), Reverse(load))
+        (Reverse(siblings), Reverse(dislike), Reverse(soft), Reverse(load(node)))
+    }
+
+    /// Whether only an emptier node could be better.
+    fn is_unbeaten(&self, score: &Score) -> bool {
+        let (Reverse(siblings), Reverse(dislike), Reverse(soft), _) = score;
+        *siblings <= self.siblings_min && *dislike == 0 && *soft == 0
     }
 }

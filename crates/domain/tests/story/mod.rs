@@ -99,6 +99,7 @@ impl Story {
         let outcome = self.draft.submit(&request, self.now_ms)?;
         if let Outcome::Committed(batch) = &outcome {
             self.log.extend(batch.events.iter().cloned());
+            assert!(self.draft.state().is_indexed(), "the indexes went astray with {batch:?}");
         }
         Ok(outcome)
     }
