@@ -12,11 +12,25 @@ use domain::spec::{Labels, Resources, Taint};
 use journal::FileError;
 
 use crate::image::CatalogueError;
+use crate::sandbox::RootKind;
+use crate::sandbox::probe::Probed;
 
 /// How many pods a node takes when nobody says otherwise.
 pub const PODS_MAX_DEFAULT: u32 = 110;
 /// Time between heartbeats when nobody says otherwise.
 pub const HEARTBEAT_MS_DEFAULT: u64 = 1_000;
+
+/// How containers are run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RuntimeChoice {
+    /// In sandboxes where the machine allows it, as plain processes elsewhere.
+    Auto,
+    /// In sandboxes; an agent that cannot make any does not begin.
+    Sandbox,
+    /// As plain processes of the host.
+    #[default]
+    Process,
+}
 
 /// How to run an agent.
 #[derive(Clone, Debug)]
@@ -37,6 +51,8 @@ pub struct AgentConfig {
     pub images: Option<PathBuf>,
     /// The program that knows the verbs `shim`, `container-init` and `workload`. `None`: this one.
     pub exe: Option<PathBuf>,
+    /// How containers are run.
+    pub runtime: RuntimeChoice,
     /// The node's labels.
     pub labels: Labels,
     /// The node's taints.
@@ -61,6 +77,7 @@ impl AgentConfig {
             storage_root,
             images: None,
             exe: None,
+            runtime: RuntimeChoice::default(),
             labels: Labels::new(),
             taints: Vec::new(),
             capacity: None,
@@ -70,7 +87,7 @@ impl AgentConfig {
     }
 
     /// What the agent says of itself when it registers.
-    pub(crate) fn registration(&self) -> Result<Registration, AgentError> {
+    pub(crate) fn registration(&self, sandbox: &Probed) -> Result<Registration, AgentError> {
         let boot_id = match &self.boot_id {
             Some(boot_id) => boot_id.clone(),
             None => crate::process_tree::boot_id().map_err(|source| AgentError::Machine { source })?,
@@ -87,7 +104,7 @@ impl AgentConfig {
             pods_max: self.pods_max,
             labels: self.labels.clone(),
             taints: self.taints.clone(),
-            info: info(),
+            info: info(sandbox),
             leftovers: Vec::new(),
         })
     }
@@ -117,6 +134,9 @@ pub enum AgentError {
     /// The runtime that starts containers.
     #[error("starting the runtime")]
     Runtime { source: io::Error },
+    /// Sandboxes were asked for.
+    #[error("this machine allows no sandbox: {}; run the agent with --runtime=process", refusals.join("; "))]
+    NoSandbox { refusals: Vec<String> },
 }
 
 fn machine_capacity() -> Result<Resources, AgentError> {
@@ -130,21 +150,35 @@ fn machine_capacity() -> Result<Resources, AgentError> {
     Ok(Resources { cpu_milli: cores as u64 * 1_000, memory_bytes: memory_kib * 1_024 })
 }
 
-fn info() -> Labels {
+fn info(sandbox: &Probed) -> Labels {
     let system = rustix::system::uname();
     let mut features = vec!["volumes/dir", "probes/exec", "probes/http", "probes/tcp"];
     // Every address of 127/8 is there without configuration, unless somebody has taken it away.
     if std::net::TcpListener::bind((Ipv4Addr::new(127, 64, 0, 1), 0)).is_ok() {
         features.push("pod-addresses");
     }
+    let mut runtime = "process";
+    if let Some(kind) = sandbox.kind {
+        runtime = "sandbox";
+        features.push(match kind.root {
+            RootKind::Overlay => "root/overlay",
+            RootKind::OverlayInMemory => "root/overlay-in-memory",
+            RootKind::Bind => "root/bind",
+        });
+        if kind.has_user_namespace {
+            features.push("user-namespace");
+        }
+    }
     [
-        ("runtime", "process".to_owned()),
+        ("runtime", runtime.to_owned()),
+        ("missing", sandbox.refusals.join("; ")),
         ("kernel", system.release().to_string_lossy().into_owned()),
         ("architecture", system.machine().to_string_lossy().into_owned()),
         ("agent", env!("CARGO_PKG_VERSION").to_owned()),
         ("features", features.join(",")),
     ]
     .into_iter()
+    .filter(|(_, value)| !value.is_empty())
     .map(|(key, value)| (Name::new(key), Name::from(value)))
     .collect()
 }

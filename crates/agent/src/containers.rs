@@ -23,6 +23,8 @@ use crate::layout;
 use crate::pods::{Site, with_causes};
 use crate::probe::{self, Probe};
 use crate::process::{self, Adoption, Handle, RunSpec, Surroundings};
+use crate::sandbox::of_pod::{Surface, is_mount_path};
+use crate::sandbox::{self, Sandbox, SandboxKind, SandboxVolume};
 use crate::shim::{ExitStatus, KILLED_CODE};
 
 /// What the agent wants to know of an attempt when it comes back; in the attempt's directory.
@@ -202,8 +204,8 @@ async fn watch_one(
                 let Some(grace) = *graces.borrow_and_update() else { continue };
                 let offered = Instant::now() + grace;
                 if kill_at.is_none() {
-                    // A group that cannot be signalled is killed after the grace like any other.
-                    let _ = handle.container.signal_group(rustix::process::Signal::TERM);
+                    // A shim that cannot be signalled is killed after the grace like any other.
+                    let _ = handle.ask_to_end();
                 }
                 kill_at = Some(kill_at.map_or(offered, |at| at.min(offered)));
             }
@@ -222,12 +224,13 @@ fn prepare(
     attempt: u32,
 ) -> Result<(RunSpec, About), (&'static str, String)> {
     let name = spec.name.as_str();
-    let root = layout::root_dir(pod_dir);
+    let is_sandboxed = site.sandbox.is_some();
+    let root = if is_sandboxed { PathBuf::from("/") } else { layout::root_dir(pod_dir) };
     let env = environment::environment(&facts(site, &root, pod, spec), &own_variables(site, pod, spec));
     let expanded = |texts: &[String]| texts.iter().map(|text| environment::expand(text, &env)).collect::<Vec<_>>();
     let image_site = image::Site {
-        exe: site.exe.clone(),
-        run_dir: layout::run_dir(pod_dir, name),
+        exe: if is_sandboxed { PathBuf::from(sandbox::OWN_PROGRAM) } else { site.exe.clone() },
+        run_dir: if is_sandboxed { sandbox::RUN_DIR.into() } else { layout::run_dir(pod_dir, name) },
         root: root.clone(),
         pod_ip: address(pod),
         path: env.get("PATH").cloned().unwrap_or_default(),
@@ -237,9 +240,20 @@ fn prepare(
         .resolve(spec.image.as_str(), &expanded(&spec.command), &expanded(&spec.args), &image_site)
         .map_err(|error| ("ImageNotFound", error.to_string()))?;
     let io = |error: std::io::Error| ("StartFailed", format!("preparing container {name}: {error}"));
-    std::fs::create_dir_all(&image_site.run_dir).map_err(io)?;
-    resolved.write_files().map_err(io)?;
-    let cwd = working_dir(&root, &spec.working_dir).map_err(io)?;
+    let (cwd, sandbox) = match site.sandbox {
+        Some(kind) => {
+            let cwd = Path::new("/").join(&spec.working_dir);
+            let writable = vec![cwd.clone(), site.home.clone().into()];
+            let mut sandbox = sandbox_of(site, kind, pod, spec, writable)?;
+            sandbox.files.extend(resolved.files.iter().cloned());
+            (cwd, Some(sandbox))
+        }
+        None => {
+            std::fs::create_dir_all(&image_site.run_dir).map_err(io)?;
+            resolved.write_files().map_err(io)?;
+            (working_dir(&root, &spec.working_dir).map_err(io)?, None)
+        }
+    };
     let about = About {
         runs: resolved.description,
         started_at_ms: u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default(),
@@ -250,7 +264,31 @@ fn prepare(
     files::write_json(&dir.join(ABOUT_FILE), &about).map_err(io)?;
     drop_old_attempts(pod_dir, name, attempt);
     let container = name.to_owned();
-    Ok((RunSpec { pod_dir: pod_dir.to_owned(), container, attempt, argv: resolved.argv, env, cwd }, about))
+    Ok((RunSpec { pod_dir: pod_dir.to_owned(), container, attempt, argv: resolved.argv, env, cwd, sandbox }, about))
+}
+
+fn sandbox_of(
+    site: &Site,
+    kind: SandboxKind,
+    pod: &AssignedPod,
+    spec: &spec::Container,
+    writable: Vec<PathBuf>,
+) -> Result<Sandbox, (&'static str, String)> {
+    let volumes = spec.mounts.iter().map(|mount| {
+        let volume = pod.volumes.iter().find(|volume| volume.name == mount.volume);
+        let volume = volume.ok_or_else(|| ("VolumeFailed", format!("the pod has no volume {}", mount.volume)))?;
+        if !is_mount_path(&mount.path) {
+            return Err(("BadMountPath", format!("mount path {} leads out of the pod", mount.path)));
+        }
+        let source = site.volumes.data_dir(volume.handle.as_str());
+        let source = source.map_err(|error| ("VolumeFailed", with_causes(&error)))?;
+        Ok(SandboxVolume { source, target: mount.path.clone().into(), is_read_only: mount.read_only })
+    });
+    let volumes = volumes.collect::<Result<_, _>>()?;
+    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let hidden = [site.data_dir.clone(), site.volumes.root().to_owned()];
+    let surface = Surface { kind, address: address(pod), hidden: &hidden, resolv_conf: &resolv_conf };
+    Ok(surface.sandbox(pod, volumes, writable))
 }
 
 /// Directories of a host program may be meant, or a path in the pod that is not there yet.

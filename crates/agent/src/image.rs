@@ -229,7 +229,8 @@ fn glob(pattern: &str, text: &str) -> bool {
 fn fill(text: &str, site: &Site) -> String {
     let mut filled = text
         .replace("${RUN_DIR}", &site.run_dir.display().to_string())
-        .replace("${ROOT}", &site.root.display().to_string())
+        // In a sandbox it is `/`; paths are written behind it.
+        .replace("${ROOT}", site.root.display().to_string().trim_end_matches('/'))
         .replace("${POD_IP}", &address_text(site.pod_ip));
     const PORT: &str = "${PORT_";
     while let Some(start) = filled.find(PORT) {

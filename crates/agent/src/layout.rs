@@ -15,6 +15,11 @@ pub fn pods_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("pods")
 }
 
+/// Where sandboxes are tried out.
+pub fn probe_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("probe")
+}
+
 /// Where one pod is.
 pub fn pod_dir(data_dir: &Path, uid: Uid) -> PathBuf {
     pods_dir(data_dir).join(uid.to_string())

@@ -14,6 +14,7 @@ pub mod ports;
 pub mod probe;
 pub mod process;
 pub mod process_tree;
+pub mod sandbox;
 mod session;
 pub mod shim;
 mod simulated;
@@ -21,6 +22,6 @@ mod tunnel;
 pub mod volume;
 pub mod workload;
 
-pub use config::{AgentConfig, AgentError};
+pub use config::{AgentConfig, AgentError, RuntimeChoice};
 pub use node::run;
 pub use simulated::run_simulated;

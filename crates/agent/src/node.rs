@@ -13,12 +13,14 @@ use domain::id::NodeName;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::config::{AgentConfig, AgentError};
+use crate::config::{AgentConfig, AgentError, RuntimeChoice};
 use crate::image::Catalogue;
 use crate::layout;
 use crate::ledger::LedgerFile;
 use crate::pods::{Deed, Pods, Runtime, Site};
 use crate::process::ProcessRuntime;
+use crate::sandbox::SandboxKind;
+use crate::sandbox::probe::{self, Probed};
 use crate::session::{self, Closing, Session, SessionEvent};
 use crate::tunnel::Tunnels;
 use crate::volume::DirDriver;
@@ -35,14 +37,17 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     if config.servers.is_empty() {
         return Err(AgentError::NoServer);
     }
-    let registration = config.registration()?;
     let data_dir = prepared(&config.data_dir)?;
     prepared(&layout::pods_dir(&data_dir))?;
     let ledger_file = LedgerFile::open(&data_dir)?;
     let ledger = ledger_file.load()?;
     let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
     let tunnels = Tunnels::new(Some(data_dir.clone()));
-    let mut pods = Pods::new(Arc::new(site(&config, data_dir, inputs)?));
+    let mut site = site(&config, data_dir, inputs)?;
+    let probed = find_sandbox(config.runtime, &site).await?;
+    site.sandbox = probed.kind;
+    let registration = config.registration(&probed)?;
+    let mut pods = Pods::new(Arc::new(site));
     let live = pods.adopt().await;
     tracing::info!(node = config.node, boot = %registration.boot_id, pods = live.len(), "agent begins");
 
@@ -195,10 +200,29 @@ fn site(config: &AgentConfig, data_dir: PathBuf, inputs: mpsc::Sender<Input>) ->
         home: std::env::var("HOME").unwrap_or_else(|_| "/".to_owned()),
         catalogue,
         runtime: ProcessRuntime::new(exe.clone()).map_err(runtime)?,
+        sandbox: None,
         exe,
-        volumes: DirDriver::new(config.storage_root.clone()),
+        volumes: DirDriver::new(std::path::absolute(&config.storage_root).map_err(runtime)?),
         inputs,
     })
+}
+
+/// Which sandboxes containers get; none is an error only for who insists on them.
+async fn find_sandbox(choice: RuntimeChoice, site: &Site) -> Result<Probed, AgentError> {
+    let probed = match choice {
+        RuntimeChoice::Process => Probed { kind: None, refusals: vec!["sandbox: not wanted".to_owned()] },
+        RuntimeChoice::Auto | RuntimeChoice::Sandbox => {
+            probe::probe(&site.runtime, &layout::probe_dir(&site.data_dir)).await
+        }
+    };
+    match probed {
+        Probed { kind: None, refusals } if choice == RuntimeChoice::Sandbox => Err(AgentError::NoSandbox { refusals }),
+        probed => {
+            let kind = probed.kind.map_or("none", SandboxKind::describe);
+            tracing::info!(sandbox = kind, refusals = ?probed.refusals, "runtime chosen");
+            Ok(probed)
+        }
+    }
 }
 
 /// Makes a directory, and names it in the one way that processes of its pods are found by.

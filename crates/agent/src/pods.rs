@@ -15,9 +15,11 @@ use tokio::task::JoinSet;
 
 use crate::containers::{self, Container};
 use crate::environment::mirrored;
+use crate::files;
 use crate::image::Catalogue;
 use crate::layout;
 use crate::process::{self, ProcessRuntime};
+use crate::sandbox::SandboxKind;
 use crate::volume::{DirDriver, VolumeError};
 
 /// A pod directory that cannot be removed is tried again after this time.
@@ -33,6 +35,8 @@ pub(crate) struct Site {
     pub(crate) home: String,
     pub(crate) catalogue: Catalogue,
     pub(crate) runtime: ProcessRuntime,
+    /// `None`: containers are plain processes.
+    pub(crate) sandbox: Option<SandboxKind>,
     pub(crate) volumes: DirDriver,
     /// Where the core hears how things went.
     pub(crate) inputs: mpsc::Sender<Input>,
@@ -204,8 +208,12 @@ impl PodTask {
     async fn attach_dir(&self, pod: &Arc<AssignedPod>, volume: &AssignedVolume) -> Result<(), Failure> {
         let targets = targets(&layout::root_dir(&self.dir), pod, &volume.name)?;
         let (volumes, handle, fence) = (self.site.volumes.clone(), volume.handle.clone(), volume.fence.0);
+        let is_sandboxed = self.site.sandbox.is_some();
         blocking(move || {
             volumes.attach(handle.as_str(), fence)?;
+            if is_sandboxed {
+                return Ok(()); // Every container mounts it for itself.
+            }
             targets.iter().try_for_each(|target| volumes.publish(handle.as_str(), target))
         })
         .await
@@ -246,7 +254,7 @@ impl PodTask {
             process::kill_everything_under(&self.dir).await;
             let dir = self.dir.clone();
             // Published volumes are links: they go, and what they lead to stays.
-            let removed = tokio::task::spawn_blocking(move || remove_dir(&dir)).await;
+            let removed = tokio::task::spawn_blocking(move || files::remove_tree(&dir)).await;
             match removed {
                 Ok(Ok(())) => break,
                 Ok(Err(error)) => tracing::warn!(pod = %self.uid, %error, "removing the pod's directory"),
@@ -306,11 +314,4 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-fn remove_dir(dir: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }

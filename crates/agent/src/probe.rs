@@ -98,11 +98,7 @@ async fn exec(argv: &[String], surroundings: &Surroundings) -> Result<(), String
     let Some((program, args)) = argv.split_first() else {
         return Err("the probe has no command".to_owned());
     };
-    let mut child = tokio::process::Command::new(program)
-        .args(args)
-        .env_clear()
-        .envs(&surroundings.env)
-        .current_dir(&surroundings.cwd)
+    let mut child = tokio::process::Command::from(surroundings.command(program, args))
         .process_group(0)
         .kill_on_drop(true)
         .stdin(Stdio::null())

@@ -1,4 +1,5 @@
-//! The process runtime: starts containers under shims, finds them again after a restart of the agent, stops them.
+//! The runtime: starts containers under shims, as plain processes or in sandboxes, and finds them again after a restart of
+//! the agent, and stops them.
 //! Never decides what should run, and never starts an attempt twice.
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::files;
 use crate::process_tree::{self, CONTAINER_DIR_VARIABLE, Identity};
+use crate::sandbox::Sandbox;
 use crate::shim::{EXIT_FILE, ExitStatus, LOCK_FILE, RUN_FILE, RunFile, SHIM_FILE, ShimFile};
 
 /// A shim that has not announced its container by then is given up.
@@ -43,6 +45,8 @@ pub struct RunSpec {
     /// The whole environment; nothing is inherited.
     pub env: BTreeMap<String, String>,
     pub cwd: PathBuf,
+    /// `None`: a plain process of the host.
+    pub sandbox: Option<Sandbox>,
 }
 
 /// A container that has been started.
@@ -51,6 +55,13 @@ pub struct Handle {
     pub dir: PathBuf,
     pub shim: Identity,
     pub container: Identity,
+}
+
+impl Handle {
+    /// Asks the container to end; the shim knows how. False when it has ended.
+    pub fn ask_to_end(&self) -> io::Result<bool> {
+        self.shim.signal(Signal::TERM)
+    }
 }
 
 /// What [`ProcessRuntime::adopt`] found.
@@ -86,7 +97,7 @@ struct Request {
     reply: oneshot::Sender<io::Result<std::process::Child>>,
 }
 
-/// Runs containers as plain processes of this host.
+/// Runs containers under shims.
 #[derive(Clone, Debug)]
 pub struct ProcessRuntime {
     exe: PathBuf,
@@ -114,7 +125,8 @@ impl ProcessRuntime {
         if dir.join(RUN_FILE).exists() {
             return Err(RuntimeError::AttemptExists { dir });
         }
-        let shim_log = prepare(&dir, spec).map_err(|source| RuntimeError::Prepare { dir: dir.clone(), source })?;
+        let shim_log =
+            prepare(&dir, spec, &self.exe).map_err(|source| RuntimeError::Prepare { dir: dir.clone(), source })?;
         let mut command = Command::new(&self.exe);
         command
             .args(["shim", "--dir"])
@@ -162,6 +174,11 @@ impl ProcessRuntime {
             }
             if let Some(status) = write_off(dir).map_err(inspect)? {
                 sweep(dir).await;
+                if let Some(file) = files::read_json::<ShimFile>(&dir.join(SHIM_FILE)).map_err(inspect)?
+                    && process_tree::boot_id().map_err(inspect)? == file.boot_id
+                {
+                    kill_and_wait(file.container).await.map_err(inspect)?;
+                }
                 return Ok(Adoption::Ended(status));
             }
             // The lock is held, so the shim is about to write one of the two files.
@@ -178,6 +195,7 @@ impl ProcessRuntime {
         reap(handle.shim.pid);
         // What was started beside the shim (exec), and what outlived a killed shim, ends with the container.
         sweep(&handle.dir).await;
+        kill_and_wait(handle.container).await.map_err(inspect)?;
         let status = files::read_json(&handle.dir.join(EXIT_FILE)).map_err(inspect)?;
         if let Some(status) = status {
             return Ok(status);
@@ -190,7 +208,7 @@ impl ProcessRuntime {
     /// Asks the container to end, and kills it when it has not after `grace`. Returns when nothing of it is left.
     pub async fn stop(&self, handle: &Handle, grace: Duration) -> Result<ExitStatus, RuntimeError> {
         let inspect = |source| RuntimeError::Inspect { dir: handle.dir.clone(), source };
-        handle.container.signal_group(Signal::TERM).map_err(inspect)?;
+        handle.ask_to_end().map_err(inspect)?;
         match tokio::time::timeout(grace, self.wait(handle)).await {
             Ok(status) => status,
             Err(_) => self.kill(handle).await,
@@ -248,6 +266,8 @@ pub fn log_path(dir: &Path) -> PathBuf {
 pub struct Surroundings {
     pub env: BTreeMap<String, String>,
     pub cwd: PathBuf,
+    /// The program that joins the container's sandbox, if it has one, and the container's directory.
+    join: Option<(PathBuf, PathBuf)>,
 }
 
 impl Surroundings {
@@ -257,7 +277,26 @@ impl Surroundings {
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the container was never started"))?;
         let mut env = run.env;
         env.insert(CONTAINER_DIR_VARIABLE.to_owned(), dir.display().to_string());
-        Ok(Self { env, cwd: run.cwd })
+        // Whoever joins finds the working directory in the sandbox.
+        let cwd = if run.sandbox.is_some() { dir.to_owned() } else { run.cwd };
+        let join = run.sandbox.map(|_| (run.exe, dir.to_owned()));
+        Ok(Self { env, cwd, join })
+    }
+
+    /// A command beside the container, in its sandbox if it has one; the streams are the caller's to choose.
+    ///
+    /// In a sandbox the command is a child of what is started: to end it, end that.
+    pub fn command(&self, program: &str, args: &[String]) -> Command {
+        let mut command = match &self.join {
+            None => Command::new(program),
+            Some((exe, dir)) => {
+                let mut command = Command::new(exe);
+                command.args(["container-exec", "--dir"]).arg(dir).args(["--", program]);
+                command
+            }
+        };
+        command.args(args).env_clear().envs(&self.env).current_dir(&self.cwd);
+        command
     }
 }
 
@@ -266,7 +305,7 @@ pub async fn kill_everything_under(dir: &Path) {
     sweep(dir).await;
 }
 
-fn prepare(dir: &Path, spec: &RunSpec) -> io::Result<File> {
+fn prepare(dir: &Path, spec: &RunSpec, exe: &Path) -> io::Result<File> {
     fs::create_dir_all(dir)?;
     let run = RunFile {
         argv: spec.argv.clone(),
@@ -274,6 +313,8 @@ fn prepare(dir: &Path, spec: &RunSpec) -> io::Result<File> {
         cwd: spec.cwd.clone(),
         log: log_path(dir),
         umask: UMASK,
+        sandbox: spec.sandbox.clone(),
+        exe: exe.to_owned(),
     };
     files::write_json(&dir.join(RUN_FILE), &run)?;
     files::sync_parent(dir)?;
@@ -288,6 +329,18 @@ fn prepare(dir: &Path, spec: &RunSpec) -> io::Result<File> {
 async fn end_of_process(pidfd: OwnedFd) -> io::Result<()> {
     let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
     pidfd.readable().await.map(|mut guard| guard.retain_ready())
+}
+
+/// Ends the first process of a container whose shim is gone. Its environment, by which others are found, goes before it
+/// does: the first process of a PID namespace waits for all others there.
+async fn kill_and_wait(container: Identity) -> io::Result<()> {
+    match container.open()? {
+        Some(pidfd) => {
+            container.signal(Signal::KILL)?;
+            end_of_process(pidfd).await
+        }
+        None => Ok(()),
+    }
 }
 
 /// Waits for the shim to close its stdout, which says that it has started the container, or has ended.

@@ -95,6 +95,19 @@ pub fn start_time(pid: i32) -> Option<u64> {
     read_stat(pid).map(|stat| stat.start_time)
 }
 
+/// Whether a process does with a signal what the kernel does by default: it neither handles nor ignores it.
+pub fn has_default(pid: i32, signal: Signal) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else {
+        return false;
+    };
+    let is_in = |field: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(":"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        mask.is_none_or(|mask| mask & (1 << (signal.as_raw() - 1)) != 0)
+    };
+    !is_in("SigCgt") && !is_in("SigIgn")
+}
+
 /// The living descendants of `root`, itself not included; processes with sessions of their own are among them.
 pub fn descendants(root: i32) -> Vec<Identity> {
     let mut children: BTreeMap<i32, Vec<(i32, Stat)>> = BTreeMap::new();

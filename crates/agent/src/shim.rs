@@ -1,7 +1,8 @@
 //! The shim of one container: its parent, the reaper of everything below it, the keeper of its log and exit status.
 //! Never talks to the agent except through files, and outlives it.
 //!
-//! It runs on one thread: the container asks the kernel to be killed when the thread that spawned it ends.
+//! It runs on one thread: the container asks the kernel to be killed when the thread that spawned it ends, and only a
+//! process with one thread may enter a user namespace.
 //! The single-threaded event loop is tokio's, because it offers signals without unsafe code.
 
 use std::collections::BTreeMap;
@@ -17,12 +18,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::files;
 use crate::logs::{LOG_BYTES_MAX, LogWriter, Stream};
+use crate::pods::with_causes;
 use crate::process_tree::{self, CONTAINER_DIR_VARIABLE, Identity};
+use crate::sandbox::{self, OWN_PROGRAM, Sandbox};
 
 /// What the agent asks for; in the container's directory.
 pub const RUN_FILE: &str = "run.json";
@@ -52,6 +56,12 @@ pub struct RunFile {
     pub cwd: PathBuf,
     pub log: PathBuf,
     pub umask: u32,
+    /// `None`: a plain process of the host.
+    #[serde(default)]
+    pub sandbox: Option<Sandbox>,
+    /// The program that knows the hidden verbs, for commands that join the container.
+    #[serde(default)]
+    pub exe: PathBuf,
 }
 
 /// The content of [`SHIM_FILE`].
@@ -102,34 +112,121 @@ pub fn run_shim(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The hidden verb `container-init --parent PID -- CMD…`: ties its life to the shim's and becomes the command.
+/// The hidden verb `container-init --parent PID [--sandbox DIR | --beside] -- CMD…`: ties its life to its parent's and
+/// becomes the command; with `--sandbox`, in the sandbox that the container's directory describes; with `--beside`, as a
+/// further process of a sandbox that it is in already.
 pub fn run_container_init(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    let [flag, parent, separator, program, rest @ ..] = args.as_slice() else {
-        return complain("usage: container-init --parent PID -- COMMAND…");
+    let Some(init) = ContainerInit::parse(&args) else {
+        return complain("usage: container-init --parent PID [--sandbox DIR | --beside] -- COMMAND…");
     };
-    let parent = parent.to_str().and_then(|text| text.parse().ok()).and_then(Pid::from_raw);
-    if flag != "--parent" || separator != "--" || parent.is_none() {
-        return complain("usage: container-init --parent PID -- COMMAND…");
+    if let Err(reason) = init.tie_to_parent() {
+        return complain(&reason);
     }
-    if let Err(errno) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
-        return complain(&format!("tying the container to its shim: {errno}"));
+    // Opened before anything is hidden; only a better message depends on it.
+    let dir = std::env::var_os(CONTAINER_DIR_VARIABLE).filter(|_| init.place != Place::Beside);
+    let dir = dir.and_then(|dir| File::open(dir).ok());
+    let fail = |reason: String, code: u8| {
+        if let Some(dir) = &dir {
+            let _ = write_start_error(dir, &reason);
+        }
+        complain(&reason);
+        ExitCode::from(code)
+    };
+    if let Err(reason) = init.settle() {
+        return fail(reason, NOT_EXECUTABLE_CODE);
     }
-    // The shim may have died before the kernel knew that we care.
-    if rustix::process::getppid() != parent {
-        return complain("the shim is gone");
+    let mut command = Command::new(init.program);
+    if init.program == OWN_PROGRAM {
+        command.arg0("holdfast");
     }
-    let error = Command::new(program).args(rest).exec();
-    let reason = format!("cannot run {}: {error}", program.display());
-    if let Some(dir) = std::env::var_os(CONTAINER_DIR_VARIABLE) {
-        // Only a better message depends on it.
-        let _ = fs::write(Path::new(&dir).join(START_ERROR_FILE), &reason);
-    }
-    complain(&reason);
+    let error = command.args(init.args).exec();
+    let reason = format!("cannot run {}: {error}", init.program.display());
     match error.kind() {
-        io::ErrorKind::NotFound => ExitCode::from(NOT_FOUND_CODE),
-        _ => ExitCode::from(NOT_EXECUTABLE_CODE),
+        io::ErrorKind::NotFound => fail(reason, NOT_FOUND_CODE),
+        _ => fail(reason, NOT_EXECUTABLE_CODE),
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place<'a> {
+    /// A plain process of the host.
+    Host,
+    /// The first process of the sandbox described in this directory.
+    Sandbox(&'a Path),
+    /// A further process of a sandbox.
+    Beside,
+}
+
+#[derive(Debug)]
+struct ContainerInit<'a> {
+    parent: Pid,
+    place: Place<'a>,
+    program: &'a OsString,
+    args: &'a [OsString],
+}
+
+impl<'a> ContainerInit<'a> {
+    fn parse(args: &'a [OsString]) -> Option<Self> {
+        let [flag, parent, rest @ ..] = args else { return None };
+        let parent = parent.to_str()?.parse().ok().and_then(Pid::from_raw).filter(|_| flag == "--parent")?;
+        let (place, rest) = match rest {
+            [flag, dir, rest @ ..] if flag == "--sandbox" => (Place::Sandbox(Path::new(dir)), rest),
+            [flag, rest @ ..] if flag == "--beside" => (Place::Beside, rest),
+            rest => (Place::Host, rest),
+        };
+        let [separator, program, args @ ..] = rest else { return None };
+        (separator == "--").then_some(Self { parent, place, program, args })
+    }
+
+    fn tie_to_parent(&self) -> Result<(), String> {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|errno| format!("tying the container to its shim: {errno}"))?;
+        // The parent may have died before the kernel knew that we care.
+        let is_orphan = match self.place {
+            Place::Host => rustix::process::getppid() != Some(self.parent),
+            // From a PID namespace the parent cannot be seen; but it would take the other end of a pipe along.
+            Place::Sandbox(_) => is_hung_up(),
+            Place::Beside => rustix::process::getppid().is_some(),
+        };
+        if is_orphan { Err("the shim is gone".to_owned()) } else { Ok(()) }
+    }
+
+    fn settle(&self) -> Result<(), String> {
+        match self.place {
+            Place::Host => Ok(()),
+            Place::Beside => sandbox::drop_capabilities().map_err(|error| format!("dropping privileges: {error}")),
+            Place::Sandbox(dir) => {
+                let run: RunFile = files::read_json(&dir.join(RUN_FILE))
+                    .ok()
+                    .flatten()
+                    .ok_or_else(|| format!("{} cannot be read", dir.join(RUN_FILE).display()))?;
+                let sandbox = run.sandbox.ok_or("the container has no sandbox")?;
+                sandbox::build(dir, &sandbox).map_err(|error| with_causes(&error))?;
+                std::env::set_current_dir(&run.cwd)
+                    .map_err(|error| format!("entering the working directory {}: {error}", run.cwd.display()))?;
+                // Says to the shim that the sandbox can be joined.
+                let null = File::open("/dev/null").map_err(|error| format!("opening /dev/null: {error}"))?;
+                rustix::stdio::dup2_stdin(null).map_err(|errno| format!("replacing stdin: {errno}"))
+            }
+        }
+    }
+}
+
+/// Whether the shim does not hold the other end of our stdin any more: a pipe that we only ever close.
+fn is_hung_up() -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let stdin = io::stdin();
+    let mut fds = [PollFd::new(&stdin, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&at_once)).is_ok() && fds[0].revents().contains(PollFlags::ERR)
+}
+
+fn write_start_error(dir: &File, reason: &str) -> io::Result<()> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, START_ERROR_FILE, flags, Mode::from_raw_mode(0o600))?;
+    File::from(file).write_all(reason.as_bytes())
 }
 
 fn complain(message: &str) -> ExitCode {
@@ -149,6 +246,10 @@ fn shim(dir: &Path) -> io::Result<()> {
     }
     let run: RunFile = files::read_json(&dir.join(RUN_FILE))?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no run.json"))?;
+    if let Some(sandbox) = &run.sandbox {
+        sandbox::prepare_shim(sandbox.kind)
+            .map_err(|error| io::Error::new(error.kind(), format!("entering namespaces: {error}")))?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let status = runtime.block_on(supervise(dir, &run))?;
     files::write_json(&dir.join(EXIT_FILE), &status)
@@ -164,13 +265,18 @@ async fn supervise(dir: &Path, run: &RunFile) -> io::Result<ExitStatus> {
     let (out_reader, out_writer) = io::pipe()?;
     let (err_reader, err_writer) = io::pipe()?;
     let mut output = Output::new(log, out_reader.into(), err_reader.into())?;
-    let container = start(dir, run, out_writer.into(), err_writer.into())?;
+    let (ready_reader, ready_writer) = io::pipe()?;
+    let ready = run.sandbox.is_some().then(|| ready_writer.into());
+    let container = start(dir, run, ready, [out_writer.into(), err_writer.into()])?;
+    // Whoever joins the container before its sandbox is built would find himself on the host.
+    Receiver::from_owned_fd(ready_reader.into())?.read_to_end(&mut Vec::new()).await?;
     announce(dir, container)?;
+    let mut was_killed_for_default = false;
     let ended = loop {
         tokio::select! {
             biased;
-            _ = terminate.recv() => { container.signal_group(Signal::TERM)?; }
-            _ = interrupt.recv() => { container.signal_group(Signal::TERM)?; }
+            _ = terminate.recv() => { was_killed_for_default |= ask_to_end(run, container)?; }
+            _ = interrupt.recv() => { was_killed_for_default |= ask_to_end(run, container)?; }
             _ = hangup.recv() => {}
             _ = child_changed.recv() => {
                 if let Some(ended) = reap(container.pid) {
@@ -190,28 +296,55 @@ async fn supervise(dir: &Path, run: &RunFile) -> io::Result<ExitStatus> {
     // Only somebody outside the tree who was handed the pipe could keep it open.
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
     output.finish();
-    Ok(ExitStatus {
-        code: shell_code(ended),
-        signal: ended.terminating_signal(),
-        finished_at_ms,
-        message: fs::read_to_string(dir.join(START_ERROR_FILE)).ok(),
-    })
+    remove_layers(dir);
+    let message = fs::read_to_string(dir.join(START_ERROR_FILE)).ok();
+    let is_asked = was_killed_for_default && ended.terminating_signal() == Some(Signal::KILL.as_raw());
+    let signal = if is_asked { Some(Signal::TERM.as_raw()) } else { ended.terminating_signal() };
+    let code = signal.map_or_else(|| ended.exit_status().unwrap_or(KILLED_CODE), |signal| 128 + signal);
+    Ok(ExitStatus { code, signal, finished_at_ms, message })
 }
 
-fn start(dir: &Path, run: &RunFile, out: OwnedFd, err: OwnedFd) -> io::Result<Identity> {
+/// Asks the container to end. True if that was carried out at once, because its process does nothing about SIGTERM.
+///
+/// For a PID 1 the kernel leaves out what SIGTERM does by default, which is to end the process. Waiting for the whole
+/// grace would change nothing but the time.
+fn ask_to_end(run: &RunFile, container: Identity) -> io::Result<bool> {
+    if run.sandbox.is_none() {
+        return container.signal_group(Signal::TERM).map(|_| false);
+    }
+    let has_default = process_tree::has_default(container.pid, Signal::TERM);
+    let is_asked = container.signal(if has_default { Signal::KILL } else { Signal::TERM })?;
+    Ok(has_default && is_asked)
+}
+
+/// What a container wrote outside its volumes ends with it. What cannot be removed goes with the pod's directory.
+fn remove_layers(dir: &Path) {
+    for name in [sandbox::LAYERS_DIR, sandbox::ROOT_DIR] {
+        let _ = files::remove_tree(&dir.join(name));
+    }
+}
+
+/// `ready` is closed once the sandbox is built, or has failed.
+fn start(dir: &Path, run: &RunFile, ready: Option<OwnedFd>, [out, err]: [OwnedFd; 2]) -> io::Result<Identity> {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let previous = rustix::process::umask(rustix::fs::Mode::from_raw_mode(run.umask));
+    let (in_sandbox, cwd) = match &run.sandbox {
+        Some(_) => (vec!["--sandbox".into(), dir.as_os_str().to_owned()], dir),
+        None => (Vec::new(), run.cwd.as_path()),
+    };
     // Not current_exe(): the file may have been replaced by an upgrade since the shim was started.
     let spawned = Command::new("/proc/self/exe")
         .arg0("holdfast")
-        .args(["container-init", "--parent", &own.to_string(), "--"])
+        .args(["container-init", "--parent", &own.to_string()])
+        .args(in_sandbox)
+        .arg("--")
         .args(&run.argv)
         .env_clear()
         .envs(&run.env)
         .env(CONTAINER_DIR_VARIABLE, dir)
-        .current_dir(&run.cwd)
+        .current_dir(cwd)
         .process_group(0)
-        .stdin(Stdio::null())
+        .stdin(ready.map_or_else(Stdio::null, Stdio::from))
         .stdout(out)
         .stderr(err)
         .spawn();
@@ -251,14 +384,6 @@ async fn kill_the_rest(main: i32) {
         reap(main);
     }
     reap(main);
-}
-
-fn shell_code(status: WaitStatus) -> i32 {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => code,
-        (None, Some(signal)) => 128 + signal,
-        (None, None) => KILLED_CODE,
-    }
 }
 
 /// The container's two output pipes, copied into the log.

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::config::{AgentConfig, AgentError};
 use crate::node::{self, INPUTS_MAX};
 use crate::pods::{Deed, Runtime};
+use crate::sandbox::probe::Probed;
 use crate::tunnel::Tunnels;
 
 /// What a simulated node has: more than any pod can ask for.
@@ -64,7 +65,7 @@ pub async fn run_simulated(
 }
 
 async fn run_one(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
-    let registration = config.registration()?;
+    let registration = config.registration(&Probed::default())?;
     let core_config = Config { node: NodeName::new(&config.node), registration, heartbeat_ms: config.heartbeat_ms };
     let core = AgentCore::recover(core_config, Ledger::default(), Vec::new());
     let (inputs, inbox) = mpsc::channel(INPUTS_MAX);

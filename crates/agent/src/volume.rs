@@ -67,16 +67,11 @@ impl DirDriver {
 
     /// Makes `target`, a path in a pod's root, lead to the volume. Repeating it is harmless.
     pub fn publish(&self, handle: &str, target: &Path) -> Result<(), VolumeError> {
-        let data = self.volume_dir(handle)?.join("data");
-        if !data.is_dir() {
-            return Err(VolumeError::NotAttached { handle: handle.to_owned() });
-        }
+        let data = self.data_dir(handle)?;
         let doing = |source| VolumeError::Io { handle: handle.to_owned(), doing: "publishing", source };
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent).map_err(doing)?;
         }
-        // A pod has no use for a path that depends on the agent's working directory.
-        let data = fs::canonicalize(data).map_err(doing)?;
         match target.symlink_metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(doing(error)),
@@ -105,14 +100,14 @@ impl DirDriver {
         let doing = |source| VolumeError::Io { handle: handle.to_owned(), doing: "deleting", source };
         // Renamed first, so that a crash in the middle leaves no volume with half of its content.
         let doomed = self.root.join(format!(".deleted-{handle}"));
-        remove_tree(&doomed).map_err(doing)?;
+        files::remove_tree(&doomed).map_err(doing)?;
         match fs::rename(&volume, &doomed) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(doing(error)),
         }
         files::sync_parent(&volume).map_err(doing)?;
-        remove_tree(&doomed).map_err(doing)
+        files::remove_tree(&doomed).map_err(doing)
     }
 
     /// How much the volume's content takes on disk.
@@ -121,19 +116,26 @@ impl DirDriver {
         usage_bytes(&data).map_err(|source| VolumeError::Io { handle: handle.to_owned(), doing: "measuring", source })
     }
 
+    /// Where the volumes are.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where an attached volume's content is.
+    pub fn data_dir(&self, handle: &str) -> Result<PathBuf, VolumeError> {
+        // A pod has no use for a path that depends on the agent's working directory.
+        fs::canonicalize(self.volume_dir(handle)?.join("data")).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => VolumeError::NotAttached { handle: handle.to_owned() },
+            _ => VolumeError::Io { handle: handle.to_owned(), doing: "finding", source: error },
+        })
+    }
+
     fn volume_dir(&self, handle: &str) -> Result<PathBuf, VolumeError> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if handle.is_empty() || handle.starts_with('.') || !handle.bytes().all(is_plain) {
             return Err(VolumeError::BadHandle { handle: handle.to_owned() });
         }
         Ok(self.root.join(handle))
-    }
-}
-
-fn remove_tree(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
     }
 }
 

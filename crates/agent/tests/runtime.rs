@@ -46,6 +46,7 @@ impl Node {
             argv: argv.iter().map(|&word| word.to_owned()).collect(),
             env: BTreeMap::from(env.map(|(name, value)| (name.to_owned(), value))),
             cwd: self.dir.path().to_owned(),
+            sandbox: None,
         }
     }
 

@@ -123,6 +123,9 @@ pub(crate) struct Up {
     /// The image catalogue; the built-in one if not given.
     #[arg(long, value_name = "FILE")]
     pub(crate) images: Option<PathBuf>,
+    /// How the agents run containers: in sandboxes, as plain processes, or as the machine allows.
+    #[arg(long, value_enum)]
+    pub(crate) runtime: Option<crate::child::Runtime>,
     /// A further argument for every server.
     #[arg(long = "server-argument", value_name = "ARG", allow_hyphen_values = true)]
     pub(crate) server_arguments: Vec<std::ffi::OsString>,

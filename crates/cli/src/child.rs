@@ -26,6 +26,38 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// How containers are run unless a flag says otherwise.
+pub(crate) const RUNTIME_DEFAULT: &str = "process";
+
+/// How containers are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Runtime {
+    /// In sandboxes where the machine allows it, as plain processes elsewhere.
+    Auto,
+    /// In sandboxes; an agent that cannot make any does not begin.
+    Sandbox,
+    /// As plain processes of the host.
+    Process,
+}
+
+impl Runtime {
+    /// The flag by which an agent is told.
+    pub(crate) fn agent_argument(self) -> String {
+        let value = self.to_possible_value().map(|value| value.get_name().to_owned());
+        format!("--runtime={}", value.unwrap_or_default())
+    }
+}
+
+impl From<Runtime> for agent::RuntimeChoice {
+    fn from(runtime: Runtime) -> Self {
+        match runtime {
+            Runtime::Auto => Self::Auto,
+            Runtime::Sandbox => Self::Sandbox,
+            Runtime::Process => Self::Process,
+        }
+    }
+}
+
 /// The flags of a server.
 #[derive(Debug, Args)]
 pub(crate) struct Server {
@@ -137,6 +169,9 @@ pub(crate) struct Agent {
     /// Where a server is reached; for each.
     #[arg(long = "server", value_name = "ID=HOST:PORT", value_parser = id_and_address)]
     servers: Vec<(u64, String)>,
+    /// How containers are run: in sandboxes, as plain processes, or as the machine allows.
+    #[arg(long, value_enum, default_value = RUNTIME_DEFAULT)]
+    runtime: Runtime,
     /// A label of the node.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
@@ -167,6 +202,7 @@ impl Agent {
         config.boot_id.clone_from(&self.boot_id);
         config.machine_id.clone_from(&self.machine_id);
         config.images.clone_from(&self.images);
+        config.runtime = self.runtime.into();
         config.labels = self.labels.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect();
         let pods_max = if self.simulated.is_some() { SIMULATED_PODS_MAX } else { config.pods_max };
         config.taints.clone_from(&self.taints);

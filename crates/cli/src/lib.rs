@@ -35,6 +35,7 @@ pub fn main() -> ExitCode {
     let child: Option<fn(Vec<OsString>) -> ExitCode> = match arguments.next().as_ref().and_then(|verb| verb.to_str()) {
         Some("shim") => Some(agent::shim::run_shim),
         Some("container-init") => Some(agent::shim::run_container_init),
+        Some("container-exec") => Some(agent::sandbox::run_container_exec),
         Some("workload") => Some(agent::workload::run_workload),
         _ => None,
     };

@@ -31,6 +31,7 @@ const LEADER_MS_MAX: u64 = 4_000;
 pub(crate) async fn up(args: &Up, namespace: Option<&str>) -> Result<(), CliError> {
     // What is wrong with the manifests is better told before anything is started.
     let given = read_files(&args.files, namespace)?;
+    let runtime = args.runtime.map(|runtime| runtime.agent_argument().into());
     let options = UpOptions {
         data_dir: args.data_dir.clone(),
         servers: args.servers,
@@ -38,7 +39,7 @@ pub(crate) async fn up(args: &Up, namespace: Option<&str>) -> Result<(), CliErro
         images: args.images.clone(),
         executable: None,
         server_arguments: args.server_arguments.clone(),
-        agent_arguments: args.agent_arguments.clone(),
+        agent_arguments: runtime.into_iter().chain(args.agent_arguments.iter().cloned()).collect(),
     };
     if args.detach {
         let status = cluster::up_detached(options, progress, READY_MS_MAX).await?;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,6 +31,8 @@ pub(crate) const SERVERS: [&str; 3] = ["s1", "s2", "s3"];
 pub(crate) struct Cluster {
     dir: tempfile::TempDir,
     arguments: Vec<String>,
+    /// Who runs the binary, if not who runs the test.
+    user: Option<u32>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -78,16 +81,29 @@ impl Cluster {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::Builder::new().prefix("holdfast-test-").tempdir().expect("a temporary directory");
         let arguments = flags.iter().map(|&flag| flag.to_owned()).collect();
-        Self { dir, arguments, _turn: turn }
+        Self { dir, arguments, user: None, _turn: turn }
+    }
+
+    /// The cluster is another user's; only root can say so.
+    pub(crate) fn of_user(mut self, user: u32) -> Self {
+        std::os::unix::fs::chown(self.dir.path(), Some(user), Some(user)).expect("root may give its directory away");
+        self.user = Some(user);
+        self
     }
 
     /// Starts the cluster, with what an earlier one left.
     #[track_caller]
     pub(crate) fn up_again(&self) {
+        let said = self.try_up();
+        assert_eq!(said.code, Some(0), "holdfast up: {said:#?}");
+    }
+
+    /// The same, where the machine may refuse.
+    pub(crate) fn try_up(&self) -> Said {
         let data_dir = self.data_dir();
         let arguments = self.arguments.iter().map(String::as_str);
         let all: Vec<&str> = ["up", "--detach", "--data-dir", &data_dir].into_iter().chain(arguments).collect();
-        self.ok(&all);
+        self.run(&all)
     }
 
     pub(crate) fn data_dir(&self) -> String {
@@ -128,6 +144,9 @@ impl Cluster {
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast-under-test"));
         command.args(arguments).env("HOLDFAST_CLUSTER", self.data_dir()).env("NO_COLOR", "1");
         command.current_dir(self.dir.path()).stdin(Stdio::null());
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command
     }
 

@@ -13,6 +13,7 @@ mod placement;
 mod procs;
 mod recovery;
 mod refusal;
+mod sandbox;
 mod services;
 mod sets;
 mod storage;

@@ -7,6 +7,7 @@ fn main() -> ExitCode {
     match args.next().as_deref().and_then(|verb| verb.to_str()) {
         Some("shim") => agent::shim::run_shim(args),
         Some("container-init") => agent::shim::run_container_init(args),
+        Some("container-exec") => agent::sandbox::run_container_exec(args),
         Some("workload") => agent::workload::run_workload(args),
         _ => ExitCode::from(2),
     }

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -149,31 +148,7 @@ pub(super) fn purge(layout: &Layout, file: &ClusterFile) -> anyhow::Result<()> {
 }
 
 fn remove_tree(path: &Path) -> anyhow::Result<()> {
-    let removed = match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            // The work directory of an overlay has no permissions at all, not even for its owner.
-            open_directories(path);
-            fs::remove_dir_all(path)
-        }
-        other => other,
-    };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn open_directories(path: &Path) {
-    if !fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
-        return;
-    }
-    // What cannot be opened will be named by the removal that follows.
-    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        open_directories(&entry.path());
-    }
+    agent::files::remove_tree(path).with_context(|| format!("removing {}", path.display()))
 }
 
 fn running(layout: &Layout, file: &ClusterFile) -> anyhow::Result<Vec<ProcessRef>> {
