@@ -1,5 +1,6 @@
 //! The handle on the core that everything else holds: cheap to clone, and the only way to ask it for anything.
 
+use crate::metrics::Metrics;
 use control_core::watch::Ring;
 use control_core::{CallError, Input, Reply, Status};
 use domain::agent::ToAgent;
@@ -7,6 +8,7 @@ use domain::id::Revision;
 use domain::{Request, State};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// How many inputs may wait for the core; whoever has another one waits too.
@@ -67,6 +69,7 @@ struct Shared {
     ring: Mutex<Ring>,
     is_tick_waiting: AtomicBool,
     last_session: AtomicU64,
+    metrics: Metrics,
 }
 
 impl Core {
@@ -78,6 +81,7 @@ impl Core {
             ring: Mutex::new(ring),
             is_tick_waiting: AtomicBool::new(false),
             last_session: AtomicU64::new(0),
+            metrics: Metrics::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -102,9 +106,20 @@ impl Core {
 
     /// Asks this server alone to carry out a request.
     pub(crate) async fn call(&self, request: Request) -> Result<Answer, Stopped> {
+        let began_at = Instant::now();
         let (reply, answer) = oneshot::channel();
         self.command(Command::Call { request, reply }).await?;
-        answer.await.map_err(|_| Stopped)
+        let answer = answer.await.map_err(|_| Stopped)?;
+        match &answer {
+            Answer::Done(_) => self.metrics().note_commit(began_at.elapsed()),
+            Answer::Failed(CallError::Rejected(_)) => self.metrics().note_refusal(),
+            Answer::Failed(_) | Answer::State(_) | Answer::NotLeader { .. } => {}
+        }
+        Ok(answer)
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
     }
 
     /// Asks this server once for the state.

@@ -210,7 +210,9 @@ impl Engine {
     fn persist(&mut self, record: &Bytes, must_sync: bool) -> Result<(), ServerError> {
         let seq = self.journal.append(record)?;
         if must_sync {
+            let began_at = Instant::now();
             self.journal.sync()?;
+            self.core.metrics().note_sync(began_at.elapsed());
         }
         self.retention.note(seq.0, record).map_err(|error| ServerError::Record(format!("{seq}: {error}")))?;
         Ok(())

@@ -9,6 +9,7 @@ mod core;
 mod engine;
 mod error;
 mod forward;
+mod metrics;
 mod peers;
 mod serve;
 mod services;

@@ -7,7 +7,7 @@ use crate::forward::Forward;
 use crate::peers::{Channels, KEEPALIVE, PeerService};
 use crate::services::{self, Api};
 use crate::tunnels::Tunnels;
-use crate::{ServerConfig, ServerError, agents, peers};
+use crate::{ServerConfig, ServerError, agents, metrics, peers};
 use api::internal::agents_server::AgentsServer;
 use api::internal::peer_server::PeerServer;
 use std::future::Future;
@@ -103,8 +103,11 @@ async fn answer(config: &Arc<ServerConfig>, core: &Core, listener: TcpListener) 
     let routes = services::add_all(routes, &api)
         .add_service(reflection_builder().build_v1().expect(reflection))
         .add_service(reflection_builder().build_v1alpha().expect(reflection));
+    let routes = with_metrics(routes, core.clone());
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let serving = Server::builder()
+        // Monitoring does not speak HTTP/2.
+        .accept_http1(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .add_routes(routes)
@@ -113,6 +116,13 @@ async fn answer(config: &Arc<ServerConfig>, core: &Core, listener: TcpListener) 
         outcome = serving => outcome.map_err(ServerError::Transport),
         () = announcing => Ok(()),
     }
+}
+
+fn with_metrics(mut routes: Routes, core: Core) -> Routes {
+    let router = std::mem::take(routes.axum_router_mut());
+    *routes.axum_router_mut() =
+        router.route(metrics::PATH, axum::routing::get(async move || metrics::answer(core).await));
+    routes
 }
 
 /// Healthy is a server that knows who leads: it can take any call.

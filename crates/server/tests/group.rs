@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
@@ -209,6 +210,30 @@ async fn refusals_say_why() {
     assert_eq!(tried.into_inner().object.unwrap().spec.unwrap().replicas, Some(5));
     let kept = sets.apply(apply("web", None, "")).await.unwrap().into_inner();
     assert_eq!(kept.object.unwrap().spec.unwrap().replicas, Some(2), "neither tried nor left out replicas change any");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn monitoring_reads_each_server_over_plain_http() {
+    let group = Group::start().await;
+    let leader = group.settle().await;
+    for (id, address) in &group.addresses {
+        let text = scrape(*address).await;
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+        assert!(text.contains(&format!("holdfast_raft_is_leader {}", u8::from(*id == leader))), "{text}");
+        assert!(text.contains("holdfast_held_pods 0"), "{text}");
+        let syncs = text.lines().find_map(|line| line.strip_prefix("holdfast_journal_sync_seconds_count "));
+        assert!(syncs.is_some_and(|count| count != "0"), "{text}");
+    }
+}
+
+/// What a client of HTTP/1.1 gets.
+async fn scrape(address: SocketAddr) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = "GET /metrics HTTP/1.1\r\nHost: holdfast\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
 }
 
 #[tokio::test(flavor = "multi_thread")]
