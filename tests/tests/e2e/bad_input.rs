@@ -9,7 +9,7 @@ metadata: {name: good}
 spec: {clusterIP: None, selector: {app: a}}
 ";
 
-/// One mistake each, in the source's first manifest: what is replaced by what, and how the message ends.
+/// One mistake each, in the first of the brought manifests: what is replaced by what, and how the message ends.
 const MISTAKES: [(&str, &str, &str); 8] = [
     ("replicas: 3", "replicsa: 3", "7:3: unknown field `replicsa`, did you mean `replicas`? (in spec)"),
     ("replicas: 3", "replicas: three", "7:13: "),

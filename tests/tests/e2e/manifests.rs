@@ -1,4 +1,4 @@
-//! The source's manifests: three work as the source says, the broken one is refused.
+//! Manifests as people bring them: three work as in Kubernetes, the broken one is refused.
 
 use crate::harness::{Cluster, Event, eventually, what_happened};
 use crate::sets::source;
@@ -170,7 +170,7 @@ fn updated(cluster: &Cluster, set: &str, replicas: u32) -> Vec<u32> {
 }
 
 #[test]
-fn the_update_strategies_behave_as_the_source_says() {
+fn the_update_strategies_behave_as_in_kubernetes() {
     let cluster = Cluster::up();
     on_delete_leaves_pods_until_they_are_made_anew(&cluster);
     a_partition_updates_from_the_highest_down_to_itself(&cluster);

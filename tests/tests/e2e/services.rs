@@ -96,7 +96,7 @@ fn every_server_is_healthy_reflects_its_services_and_takes_any_call() {
     cluster.ok(&["fault", "heal"]);
 }
 
-/// What is replaced by what in the source's first manifest, and the field that is then told.
+/// What is replaced by what in the first of the brought manifests, and the field that is then told.
 const MISTAKES: [(&str, &str, &str); 9] = [
     ("name: sample-statefulset\n", "name: Sample_Set\n", "metadata.name"),
     ("replicas: 3", "replicas: -1", "spec.replicas"),

@@ -39,7 +39,7 @@ spec:
     )
 }
 
-/// The source's manifests, as they were written there, mistakes included.
+/// Manifests as people bring them, mistakes included.
 pub(crate) mod source {
     pub(crate) const WEB: &str = include_str!("../../manifests/web.yaml");
     pub(crate) const ONDELETE: &str = include_str!("../../manifests/ondelete.yaml");
