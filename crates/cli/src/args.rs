@@ -14,18 +14,21 @@ Examples:
   holdfast why pod/web-0                             why a pod is as it is, and what would end it
   holdfast down --purge                              stop the cluster and remove its data";
 
+/// Where the help lists what every verb takes.
+const GLOBAL: &str = "Global options";
+
 /// Runs StatefulSets, and never starts a second copy of a pod whose first may still run.
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version, before_help = EXAMPLES, infer_long_args = false)]
 pub(crate) struct Cli {
     /// The cluster: its data directory, or its servers as host:port[,host:port…].
-    #[arg(long, global = true, env = "HOLDFAST_CLUSTER", value_name = "DIR|HOST:PORT")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "HOLDFAST_CLUSTER", value_name = "DIR|HOST:PORT")]
     pub(crate) cluster: Option<String>,
     /// The namespace.
-    #[arg(short, long, global = true, value_name = "NS")]
+    #[arg(short, long, global = true, help_heading = GLOBAL, value_name = "NS")]
     pub(crate) namespace: Option<String>,
     /// Repeats a change whose outcome was unknown: it is carried out once.
-    #[arg(long, global = true, value_name = "ID")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "ID")]
     pub(crate) request_id: Option<String>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -40,6 +43,7 @@ pub(crate) enum Verb {
     Down(Down),
     /// Members, leader, term, revision, nodes, holds.
     Status {
+        /// How to print it.
         #[arg(short, long, value_enum)]
         output: Option<Output>,
     },
@@ -77,11 +81,13 @@ pub(crate) enum Verb {
     Events(Events),
     /// Keep new pods away from nodes.
     Cordon {
+        /// The nodes, by name.
         #[arg(required = true)]
         nodes: Vec<String>,
     },
     /// Let new pods onto nodes again.
     Uncordon {
+        /// The nodes, by name.
         #[arg(required = true)]
         nodes: Vec<String>,
     },
@@ -142,6 +148,7 @@ pub(crate) struct Up {
 
 #[derive(Debug, Args)]
 pub(crate) struct Down {
+    /// Where the cluster keeps its data.
     #[arg(long)]
     pub(crate) data_dir: Option<PathBuf>,
     /// Remove the cluster's data, too.
@@ -186,6 +193,7 @@ pub(crate) struct Get {
     /// KIND[,KIND…] [NAME…] or KIND/NAME….
     #[arg(required = true)]
     pub(crate) targets: Vec<String>,
+    /// How to print it.
     #[arg(short, long, value_enum)]
     pub(crate) output: Option<Output>,
     /// Every namespace.
@@ -254,6 +262,7 @@ pub(crate) struct Scale {
     /// statefulset NAME or sts/NAME.
     #[arg(required = true, num_args = 1..=2)]
     pub(crate) target: Vec<String>,
+    /// How many pods it should have.
     #[arg(long)]
     pub(crate) replicas: i32,
     /// Only if it has this many now.
@@ -277,6 +286,7 @@ pub(crate) enum Set {
 pub(crate) enum Rollout {
     /// Follow a rollout to its end.
     Status {
+        /// statefulset NAME or sts/NAME.
         #[arg(required = true, num_args = 1..=2)]
         target: Vec<String>,
         /// Only say how far it is.
@@ -292,6 +302,7 @@ pub(crate) enum Rollout {
 pub(crate) struct Logs {
     /// POD or pod/POD.
     pub(crate) pod: String,
+    /// Which container; not needed where there is one.
     #[arg(short, long, default_value = "", hide_default_value = true)]
     pub(crate) container: String,
     /// Go on with what is written.
@@ -322,6 +333,7 @@ pub(crate) struct Wait {
     /// condition=NAME[=VALUE], delete, or jsonpath='{.path}'=VALUE.
     #[arg(long = "for", value_name = "WHAT")]
     pub(crate) wanted: String,
+    /// How long to wait.
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     pub(crate) timeout: u64,
 }
@@ -340,6 +352,7 @@ pub(crate) struct Events {
     /// Every namespace.
     #[arg(short = 'A', long)]
     pub(crate) all_namespaces: bool,
+    /// How to print them.
     #[arg(short, long, value_enum)]
     pub(crate) output: Option<Output>,
 }
@@ -384,6 +397,7 @@ pub(crate) enum Fault {
     Kill { target: String },
     /// Start a server or an agent again.
     Restart {
+        /// A server (s1) or a node (n1).
         target: String,
         /// As after a reboot of the node: its pods are killed, too.
         #[arg(long)]
@@ -391,6 +405,7 @@ pub(crate) enum Fault {
     },
     /// Stop a process so that it can go on.
     Pause {
+        /// A server (s1) or a node (n1).
         target: String,
         /// Goes on by itself after this time.
         #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]

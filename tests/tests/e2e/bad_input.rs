@@ -1,7 +1,7 @@
 //! Bad input is refused whole, with the place in the file and the likely intention; nothing of the file is applied.
 
 use crate::harness::Cluster;
-use crate::sets::source;
+use crate::sets::brought;
 
 const GOOD: &str = "apiVersion: v1
 kind: Service
@@ -29,7 +29,7 @@ const MISTAKES: [(&str, &str, &str); 8] = [
 fn a_broken_manifest_is_refused_whole_and_its_faults_are_named() {
     let cluster = Cluster::up();
     let before = cluster.revision();
-    let alone = cluster.file("parallel.yaml", source::PARALLEL);
+    let alone = cluster.file("parallel.yaml", brought::PARALLEL);
     let said = cluster.refused(&["apply", "-f", &alone.display().to_string()]);
     for line in [
         "parallel.yaml:2:7: kind \"statefulset\": did you mean \"StatefulSet\"?",
@@ -41,7 +41,7 @@ fn a_broken_manifest_is_refused_whole_and_its_faults_are_named() {
         assert!(said.contains(line), "{line} is missing:\n{said}");
     }
     // Neither the good document before the broken one is applied, nor a good file beside the broken one.
-    let both = cluster.file("both.yaml", &format!("{GOOD}---\n{}", source::PARALLEL));
+    let both = cluster.file("both.yaml", &format!("{GOOD}---\n{}", brought::PARALLEL));
     let good = cluster.file("good.yaml", &GOOD.replace("good", "beside"));
     let (both, good) = (both.display().to_string(), good.display().to_string());
     let said = cluster.refused(&["apply", "-f", &both]);
@@ -49,13 +49,13 @@ fn a_broken_manifest_is_refused_whole_and_its_faults_are_named() {
     cluster.refused(&["apply", "-f", &good, "-f", &both]);
 
     for (right, wrong, told) in MISTAKES {
-        assert!(source::WEB.contains(right), "{right}");
-        let file = cluster.file("wrong.yaml", &source::WEB.replacen(right, wrong, 1));
+        assert!(brought::WEB.contains(right), "{right}");
+        let file = cluster.file("wrong.yaml", &brought::WEB.replacen(right, wrong, 1));
         let said = cluster.refused(&["apply", "-f", &file.display().to_string()]);
         assert!(said.contains("wrong.yaml:") && said.contains(told), "{told} is missing:\n{said}");
     }
     // What is well spelled and still cannot be, is found by the server, and before anything is applied, too.
-    let unmounted = source::WEB.replace("- name: www\n          mountPath", "- name: wwww\n          mountPath");
+    let unmounted = brought::WEB.replace("- name: www\n          mountPath", "- name: wwww\n          mountPath");
     let file = cluster.file("unmounted.yaml", &format!("{GOOD}---\n{unmounted}"));
     let said = cluster.refused(&["apply", "-f", &file.display().to_string()]);
     assert!(said.contains("unmounted.yaml:") && said.contains("volumeMounts[0].name"), "{said}");

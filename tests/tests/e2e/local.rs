@@ -2,7 +2,7 @@
 
 use crate::harness::{Cluster, PATIENCE, eventually};
 use crate::procs;
-use crate::sets::{source, writers};
+use crate::sets::{brought, writers};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -70,7 +70,7 @@ fn down_leaves_no_process_and_up_restores_everything() {
 #[test]
 fn a_foreground_cluster_applies_its_files_and_ends_with_ctrl_c() {
     let cluster = Cluster::prepared(&[]);
-    let file = cluster.file("web.yaml", source::WEB).display().to_string();
+    let file = cluster.file("web.yaml", brought::WEB).display().to_string();
     let data_dir = cluster.data_dir();
     let mut command = cluster.command(&["up", "--data-dir", &data_dir, "-f", &file]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary starts");

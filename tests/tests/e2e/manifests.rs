@@ -1,7 +1,7 @@
 //! Manifests as people bring them: three work as in Kubernetes, the broken one is refused.
 
 use crate::harness::{Cluster, Event, eventually, what_happened};
-use crate::sets::source;
+use crate::sets::brought;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Stdio;
@@ -57,7 +57,7 @@ fn fetch(address: &str) -> Option<String> {
 fn the_first_manifest_gives_three_pods_claims_and_volumes_one_after_another() {
     let cluster = Cluster::up();
     let watched = follow_until_available(&cluster, &pod(2));
-    let file = cluster.file("web.yaml", source::WEB);
+    let file = cluster.file("web.yaml", brought::WEB);
     assert_eq!(cluster.apply(&file).trim(), "statefulset.apps/sample-statefulset created");
     cluster.wait_ready(&[&pod(0), &pod(1), &pod(2)]);
     assert_eq!(cluster.apply(&file).trim(), "statefulset.apps/sample-statefulset unchanged");
@@ -125,7 +125,7 @@ fn data_survives_the_deletion_of_a_pod(cluster: &Cluster) {
 
 fn scaling_adds_the_lowest_and_removes_the_highest(cluster: &Cluster) {
     let from = cluster.revision();
-    let file = cluster.file("web.yaml", &source::WEB.replace("replicas: 3", "replicas: 5"));
+    let file = cluster.file("web.yaml", &brought::WEB.replace("replicas: 3", "replicas: 5"));
     assert_eq!(cluster.apply(&file).trim(), "statefulset.apps/sample-statefulset configured");
     cluster.wait_ready(&[&pod(3), &pod(4)]);
     cluster.ok(&["scale", "statefulset", SET, "--replicas=2"]);
@@ -180,7 +180,7 @@ fn the_update_strategies_behave_as_in_kubernetes() {
 fn on_delete_leaves_pods_until_they_are_made_anew(cluster: &Cluster) {
     let set = "sample-statefulset-ondelete";
     let names: Vec<_> = (0..3).map(|ordinal| format!("{set}-{ordinal}")).collect();
-    cluster.apply(&cluster.file("ondelete.yaml", source::ONDELETE));
+    cluster.apply(&cluster.file("ondelete.yaml", brought::ONDELETE));
     names.iter().for_each(|name| cluster.wait_ready(&[name]));
     let from = cluster.revision();
     cluster.ok(&["set", "image", &format!("sts/{set}"), "nginx-container=nginx:1.17"]);
@@ -199,8 +199,8 @@ fn on_delete_leaves_pods_until_they_are_made_anew(cluster: &Cluster) {
 fn a_partition_updates_from_the_highest_down_to_itself(cluster: &Cluster) {
     let set = "sample-statefulset-rollingupdate";
     let name = |ordinal: u32| format!("{set}-{ordinal}");
-    let manifest = source::ROLLINGUPDATE.replace("nginx:1.16", "nginx:1.17");
-    cluster.apply(&cluster.file("rollingupdate.yaml", source::ROLLINGUPDATE));
+    let manifest = brought::ROLLINGUPDATE.replace("nginx:1.16", "nginx:1.17");
+    cluster.apply(&cluster.file("rollingupdate.yaml", brought::ROLLINGUPDATE));
     cluster.wait_ready(&[&name(4)]);
     let from = cluster.revision();
     cluster.apply(&cluster.file("rollingupdate.yaml", &manifest));
@@ -226,7 +226,7 @@ fn is_updated_one_at_a_time(events: &[Event], names: &[String]) {
 }
 
 fn corrected_the_third_manifest_starts_its_pods_at_the_same_time(cluster: &Cluster) {
-    let corrected = source::PARALLEL.replace("spec\n", "spec:\n").replace("naem", "name");
+    let corrected = brought::PARALLEL.replace("spec\n", "spec:\n").replace("naem", "name");
     let corrected = corrected.replace("kind: statefulset", "kind: StatefulSet");
     let from = cluster.revision();
     cluster.apply(&cluster.file("parallel.yaml", &corrected));

@@ -1,7 +1,7 @@
 //! The gRPC face of a running cluster: every server takes every call, says whether it is well, and publishes its types.
 
 use crate::harness::{Cluster, SERVERS};
-use crate::sets::{source, unplaceable};
+use crate::sets::{brought, unplaceable};
 use api::manifest::{self, Object};
 use api::v1::stateful_sets_client::StatefulSetsClient;
 use api::v1::{ApplyStatefulSetRequest, GetRequest, ScaleStatefulSetRequest, StatefulSet};
@@ -118,8 +118,8 @@ fn bad_input_is_refused_by_the_service_as_by_the_command_line() {
     let cluster = Cluster::up();
     let before = cluster.revision();
     for (right, wrong, field) in MISTAKES {
-        assert!(source::WEB.contains(right), "{right}");
-        let text = source::WEB.replacen(right, wrong, 1);
+        assert!(brought::WEB.contains(right), "{right}");
+        let text = brought::WEB.replacen(right, wrong, 1);
         let file = cluster.file("wrong.yaml", &text);
         let said = cluster.refused(&["apply", "-f", &file.display().to_string()]);
         assert!(said.contains("wrong.yaml:") && said.contains(field), "{field}: {said}");

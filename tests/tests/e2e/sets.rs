@@ -40,7 +40,7 @@ spec:
 }
 
 /// Manifests as people bring them, mistakes included.
-pub(crate) mod source {
+pub(crate) mod brought {
     pub(crate) const WEB: &str = include_str!("../../manifests/web.yaml");
     pub(crate) const ONDELETE: &str = include_str!("../../manifests/ondelete.yaml");
     pub(crate) const ROLLINGUPDATE: &str = include_str!("../../manifests/rollingupdate.yaml");
