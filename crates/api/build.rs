@@ -10,13 +10,14 @@ use tonic_prost_build::Builder;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto};
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "holdfast/v1/objects.proto",
     "holdfast/v1/common.proto",
     "holdfast/v1/statefulsets.proto",
     "holdfast/v1/pods.proto",
     "holdfast/v1/storage.proto",
     "holdfast/v1/services.proto",
+    "holdfast/v1/disruptions.proto",
     "holdfast/v1/nodes.proto",
     "holdfast/v1/cluster.proto",
     "holdfast/v1/history.proto",
@@ -41,7 +42,7 @@ const SPELLINGS: [(&str, &str); 7] = [
 ];
 
 /// Numbers and flags that say something when they are zero.
-const ALWAYS_WRITTEN: [&str; 10] = [
+const ALWAYS_WRITTEN: [&str; 14] = [
     "StatefulSetStatus.replicas",
     "StatefulSetStatus.available_replicas",
     "StatefulSetOrdinals.start",
@@ -50,6 +51,10 @@ const ALWAYS_WRITTEN: [&str; 10] = [
     "ContainerPort.container_port",
     "ContainerStateTerminated.exit_code",
     "ServicePort.port",
+    "PodDisruptionBudgetStatus.disruptions_allowed",
+    "PodDisruptionBudgetStatus.current_healthy",
+    "PodDisruptionBudgetStatus.desired_healthy",
+    "PodDisruptionBudgetStatus.expected_pods",
     "VolumeAttachmentStatus.attached",
     "WeightedPodAffinityTerm.weight",
 ];
@@ -65,11 +70,13 @@ const QUANTITIES: [&str; 6] = [
 ];
 
 /// A number or a word.
-const INT_OR_STRING: [&str; 4] = [
+const INT_OR_STRING: [&str; 6] = [
     "HttpGetAction.port",
     "TcpSocketAction.port",
     "RollingUpdateStatefulSetStrategy.max_unavailable",
     "ServicePort.target_port",
+    "PodDisruptionBudgetSpec.min_available",
+    "PodDisruptionBudgetSpec.max_unavailable",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

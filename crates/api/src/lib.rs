@@ -34,6 +34,7 @@ pub mod codec;
 pub mod convert;
 pub mod manifest;
 pub mod name;
+pub mod patch;
 pub mod quantity;
 pub mod reason;
 pub mod time;

@@ -42,6 +42,10 @@ impl Nodes for Fake {
         Err(Status::unimplemented("not in this test"))
     }
 
+    async fn mark(&self, _: Request<v1::MarkRequest>) -> Result<Response<v1::NodeReply>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
     async fn remove(&self, _: Request<v1::NodeRequest>) -> Result<Response<v1::RemoveNodeReply>, Status> {
         Err(Status::unimplemented("not in this test"))
     }

@@ -153,7 +153,8 @@ fn defaults_cost_nothing_and_options_keep_their_zero() {
     let scaled = Event::SetScaled { set: Key::default(), replicas: 0 };
     assert_eq!(hex(&encode(&scaled)), "6200");
     assert_comes_back(&scaled);
-    let command = domain::Command::ScaleSet { set: Key::default(), replicas: 0, current: Some(0) };
+    let command =
+        domain::Command::ScaleSet { set: Key::default(), replicas: 0, current: Some(0), force_unready: false };
     assert_comes_back(&Request { actor: "".into(), id: Some(RequestId::new("")), expected: None, command });
 }
 

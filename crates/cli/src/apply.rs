@@ -97,6 +97,7 @@ fn set_namespace(object: &mut Object, namespace: &str) {
         Object::StatefulSet(object) => &mut object.metadata,
         Object::PersistentVolumeClaim(object) => &mut object.metadata,
         Object::Service(object) => &mut object.metadata,
+        Object::PodDisruptionBudget(object) => &mut object.metadata,
         _ => return,
     };
     let metadata = metadata.get_or_insert_default();
@@ -166,10 +167,10 @@ pub(crate) async fn apply_all(
     Ok(sets)
 }
 
-fn applicable(object: &Object) -> Result<Resource, CliError> {
+pub(crate) fn applicable(object: &Object) -> Result<Resource, CliError> {
     let kind = object.kind().kind;
     match Resource::of_kind(kind) {
-        Some(Resource::Pod | Resource::Node | Resource::Attachment | Resource::Event) | None => {
+        Some(Resource::Pod | Resource::Node | Resource::Attachment | Resource::Event | Resource::Revision) | None => {
             Err(fetch::not_applicable(kind))
         }
         Some(resource) => Ok(resource),
@@ -177,7 +178,7 @@ fn applicable(object: &Object) -> Result<Resource, CliError> {
 }
 
 /// With the place in the file. A refusal begins with the path of its field.
-fn placed(given: &Given, error: CliError) -> CliError {
+pub(crate) fn placed(given: &Given, error: CliError) -> CliError {
     let path = error.message.split([':', ' ']).next().unwrap_or_default();
     let place = given.document.place(path);
     let message = format!("{}:{}:{}: {}", given.file, place.line, place.column, error.message);

@@ -64,9 +64,26 @@ pub(crate) enum Verb {
     /// Change one thing of a set.
     #[command(subcommand)]
     Set(Set),
-    /// How far a set's rollout is.
+    /// Follow, undo, restart or pause a set's rollout.
     #[command(subcommand)]
     Rollout(Rollout),
+    /// Change labels of an object.
+    Label(Mark),
+    /// Change annotations of an object.
+    Annotate(Mark),
+    /// Change fields of an object.
+    Patch(Patch),
+    /// Change an object in an editor.
+    Edit {
+        #[arg(required = true, num_args = 1..=2)]
+        target: Vec<String>,
+    },
+    /// What applying manifests would change; exit code 1 if anything.
+    Diff {
+        /// A manifest, or - for stdin; may be given again.
+        #[arg(short, long = "filename", value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+    },
     /// What a pod wrote.
     Logs(Logs),
     /// Wait until something holds.
@@ -91,6 +108,8 @@ pub(crate) enum Verb {
         #[arg(required = true)]
         nodes: Vec<String>,
     },
+    /// Stop all pods of a node, as far as disruption budgets allow it, and keep new ones away.
+    Drain(Drain),
     /// Break the local cluster, and mend it.
     #[command(subcommand)]
     Fault(Fault),
@@ -268,6 +287,9 @@ pub(crate) struct Scale {
     /// Only if it has this many now.
     #[arg(long)]
     pub(crate) current_replicas: Option<i32>,
+    /// Stop pods beyond that number that are not ready at once, from the top; they would hold it up otherwise.
+    #[arg(long)]
+    pub(crate) force_unready: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -280,6 +302,89 @@ pub(crate) enum Set {
         #[arg(required = true)]
         images: Vec<String>,
     },
+    /// Change variables: set env sts/NAME KEY=VALUE… KEY-….
+    Env {
+        /// sts/NAME.
+        target: String,
+        /// KEY=VALUE, or KEY- to remove it.
+        #[arg(required = true, allow_hyphen_values = true)]
+        changes: Vec<String>,
+        /// Only this container.
+        #[arg(short, long, default_value = "*", hide_default_value = true)]
+        container: String,
+    },
+    /// Change what containers need: set resources sts/NAME --requests=cpu=250m,memory=64Mi --limits=….
+    Resources {
+        /// sts/NAME.
+        target: String,
+        /// What is set aside; 0 removes it.
+        #[arg(long, value_delimiter = ',', value_name = "NAME=QUANTITY")]
+        requests: Vec<String>,
+        /// What may not be exceeded; 0 removes it.
+        #[arg(long, value_delimiter = ',', value_name = "NAME=QUANTITY")]
+        limits: Vec<String>,
+        /// Only this container.
+        #[arg(short, long, default_value = "*", hide_default_value = true)]
+        container: String,
+    },
+}
+
+/// Changes of labels or annotations.
+#[derive(Debug, Args)]
+pub(crate) struct Mark {
+    /// KIND NAME or KIND/NAME, then KEY=VALUE, or KEY- to remove it.
+    #[arg(required = true, num_args = 2.., allow_hyphen_values = true)]
+    pub(crate) words: Vec<String>,
+    /// Change values that are there.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PatchType {
+    Strategic,
+    Merge,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Patch {
+    /// KIND NAME or KIND/NAME.
+    #[arg(required = true, num_args = 1..=2)]
+    pub(crate) target: Vec<String>,
+    /// The patch, in JSON or YAML.
+    #[arg(short, long, required_unless_present = "patch_file", default_value = "", hide_default_value = true)]
+    pub(crate) patch: String,
+    /// A file with the patch.
+    #[arg(long, value_name = "FILE", conflicts_with = "patch")]
+    pub(crate) patch_file: Option<PathBuf>,
+    /// How it is meant.
+    #[arg(long = "type", value_enum, default_value = "strategic")]
+    pub(crate) kind: PatchType,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// The node.
+    pub(crate) node: String,
+    /// How many seconds a pod may take to stop; its own time if not given.
+    #[arg(long)]
+    pub(crate) grace_period: Option<i64>,
+    /// Also stop pods that no set owns: nothing makes them again.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Stop pods without asking disruption budgets.
+    #[arg(long)]
+    pub(crate) disable_eviction: bool,
+    /// How long to try; for ever if not given.
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) timeout: Option<u64>,
+    /// Accepted, and without effect: there are no daemon sets.
+    #[arg(long)]
+    pub(crate) ignore_daemonsets: bool,
+    /// Accepted, and without effect: what is not in a claim ends with its pod anyway.
+    #[arg(long)]
+    pub(crate) delete_emptydir_data: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -295,6 +400,37 @@ pub(crate) enum Rollout {
         /// How long to follow it; for ever if not given.
         #[arg(long, value_parser = parse_duration)]
         timeout: Option<u64>,
+    },
+    /// The templates that a set has had.
+    History {
+        #[arg(required = true, num_args = 1..=2)]
+        target: Vec<String>,
+        /// Show the template of this one.
+        #[arg(long)]
+        revision: Option<i64>,
+    },
+    /// Go back to a former template.
+    Undo {
+        #[arg(required = true, num_args = 1..=2)]
+        target: Vec<String>,
+        /// To this one; to the one before the present if not given.
+        #[arg(long, default_value_t = 0, hide_default_value = true)]
+        to_revision: i64,
+    },
+    /// Make all pods anew, one after another.
+    Restart {
+        #[arg(required = true, num_args = 1..=2)]
+        target: Vec<String>,
+    },
+    /// Let a rollout rest: no pod is replaced for a new template.
+    Pause {
+        #[arg(required = true, num_args = 1..=2)]
+        target: Vec<String>,
+    },
+    /// Let a rollout go on.
+    Resume {
+        #[arg(required = true, num_args = 1..=2)]
+        target: Vec<String>,
     },
 }
 

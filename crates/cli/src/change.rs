@@ -1,4 +1,4 @@
-//! Verbs that change objects that are there: `delete`, `scale`, `set image`, `cordon`, `uncordon`.
+//! Verbs that end or move objects that are there: `delete`, `scale`, `cordon`, `uncordon`.
 
 use std::time::Duration;
 
@@ -12,12 +12,10 @@ use crate::apply::read_files;
 use crate::args::{Cascade, Delete, Scale};
 use crate::connect::{Session, new_request_id};
 use crate::error::CliError;
-use crate::fetch::{self, ApplyOptions, DeleteOptions, change};
+use crate::fetch::{self, DeleteOptions, change};
 use crate::print;
 use crate::resource::{Resource, Targets};
 
-/// How often a change is tried again that lost a race against another one.
-const RACES_MAX: usize = 5;
 const GONE_PAUSE_MS: u64 = 100;
 
 /// Deletes objects.
@@ -120,7 +118,11 @@ fn warn(resource: Resource, name: &str, is_forced: bool) {
     }
 }
 
-async fn wait_gone(session: &Session, left: &[(Resource, String, String)], within_ms: u64) -> Result<(), CliError> {
+pub(crate) async fn wait_gone(
+    session: &Session,
+    left: &[(Resource, String, String)],
+    within_ms: u64,
+) -> Result<(), CliError> {
     let deadline = Instant::now() + Duration::from_millis(within_ms);
     for (resource, namespace, name) in left {
         let uid =
@@ -157,69 +159,10 @@ pub(crate) async fn scale(
         current_replicas: args.current_replicas,
         request_id: chosen(request_id)?,
         expected_revision: None,
+        force_unready: args.force_unready,
     };
     change!(session, StatefulSetsClient.scale(request))?;
     print::line(format!("statefulset.apps/{name} scaled"));
-    Ok(())
-}
-
-/// Changes the images of a set's containers.
-pub(crate) async fn set_image(
-    session: &Session,
-    target: &str,
-    images: &[String],
-    namespace: &str,
-    request_id: Option<&String>,
-) -> Result<(), CliError> {
-    let name = Targets::parse_set(&[target.to_owned()])?;
-    for race in 1.. {
-        let (_, object) = fetch::get(session, Resource::StatefulSet, namespace, &name).await?;
-        let Object::StatefulSet(mut set) = object else {
-            return Err(CliError::refused("the server answered with an object of another kind"));
-        };
-        let before = set.spec.clone();
-        replace_images(&mut set, images)?;
-        if set.spec == before {
-            print::line(format!("statefulset.apps/{name} image unchanged"));
-            return Ok(());
-        }
-        let version = set.metadata.as_ref().map_or("", |metadata| &metadata.resource_version);
-        let options = ApplyOptions {
-            expected_revision: version.parse().ok(),
-            request_id: request_id.cloned(),
-            ..ApplyOptions::default()
-        };
-        match fetch::apply(session, Object::StatefulSet(set), &options).await {
-            Err(error) if error.is_lost_race && race < RACES_MAX => {}
-            result => {
-                result?;
-                break;
-            }
-        }
-    }
-    print::line(format!("statefulset.apps/{name} image updated"));
-    Ok(())
-}
-
-fn replace_images(set: &mut v1::StatefulSet, images: &[String]) -> Result<(), CliError> {
-    let template = set.spec.as_mut().and_then(|spec| spec.template.as_mut());
-    let containers = template.and_then(|template| template.spec.as_mut()).map(|spec| &mut spec.containers);
-    let containers = containers.ok_or_else(|| CliError::refused("the set has no containers"))?;
-    for pair in images {
-        let Some((wanted, image)) = pair.split_once('=').filter(|(name, image)| !name.is_empty() && !image.is_empty())
-        else {
-            return Err(CliError::usage(format!("{pair:?} is not CONTAINER=IMAGE")));
-        };
-        let mut is_found = false;
-        for container in containers.iter_mut().filter(|container| wanted == "*" || container.name == wanted) {
-            image.clone_into(&mut container.image);
-            is_found = true;
-        }
-        if !is_found {
-            let names = containers.iter().map(|container| container.name.as_str()).collect::<Vec<_>>().join(", ");
-            return Err(CliError::refused(format!("there is no container {wanted:?}")).hint(format!("it has: {names}")));
-        }
-    }
     Ok(())
 }
 
@@ -248,6 +191,6 @@ pub(crate) async fn cordon(
     Ok(())
 }
 
-fn chosen(request_id: Option<&String>) -> Result<String, CliError> {
+pub(crate) fn chosen(request_id: Option<&String>) -> Result<String, CliError> {
     request_id.map_or_else(new_request_id, |given| Ok(given.clone()))
 }

@@ -31,11 +31,20 @@ pub(crate) struct CliError {
     pub(crate) is_not_found: bool,
     /// Whether somebody else changed the object meanwhile.
     pub(crate) is_lost_race: bool,
+    /// Whether it may be granted later: a disruption budget, or too much to do.
+    pub(crate) is_exhausted: bool,
 }
 
 impl CliError {
     fn new(failure: Failure, message: impl Into<String>) -> Self {
-        Self { failure, message: message.into(), hint: None, is_not_found: false, is_lost_race: false }
+        Self {
+            failure,
+            message: message.into(),
+            hint: None,
+            is_not_found: false,
+            is_lost_race: false,
+            is_exhausted: false,
+        }
     }
 
     /// Refused or failed.
@@ -51,6 +60,11 @@ impl CliError {
     /// The cluster cannot be reached, or the outcome is unknown.
     pub(crate) fn unreachable(message: impl Into<String>) -> Self {
         Self::new(Failure::Unreachable, message)
+    }
+
+    /// Refused, and everything is said already.
+    pub(crate) fn quiet() -> Self {
+        Self::refused("")
     }
 
     /// There is no such object.
@@ -82,6 +96,7 @@ impl From<Status> for CliError {
             Code::Aborted => {
                 Self { is_lost_race: true, ..Self::refused(message) }.hint("holdfast get KIND NAME, then try again")
             }
+            Code::ResourceExhausted => Self { is_exhausted: true, ..Self::refused(message) },
             Code::OutOfRange => Self::refused(message).hint("holdfast status"),
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
                 let node = status.metadata().get("holdfast-node").and_then(|node| node.to_str().ok());

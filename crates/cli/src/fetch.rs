@@ -3,6 +3,7 @@
 use api::manifest::Object;
 use api::v1;
 use api::v1::cluster_client::ClusterClient;
+use api::v1::disruptions_client::DisruptionsClient;
 use api::v1::history_client::HistoryClient;
 use api::v1::nodes_client::NodesClient;
 use api::v1::pods_client::PodsClient;
@@ -70,6 +71,8 @@ pub(crate) async fn list(
         Resource::Class => all!(StorageClient.list_classes),
         Resource::Node => all!(NodesClient.list),
         Resource::Service => all!(ServicesClient.list),
+        Resource::Budget => all!(DisruptionsClient.list),
+        Resource::Revision => all!(StatefulSetsClient.list_revisions),
         Resource::Attachment => all!(StorageClient.list_attachments),
         Resource::Event => {
             let filter = v1::WatchRequest { namespace: namespace.to_owned(), ..history() };
@@ -101,6 +104,8 @@ pub(crate) async fn get(
         Resource::Class => one!(StorageClient.get_class),
         Resource::Node => one!(NodesClient.get),
         Resource::Service => one!(ServicesClient.get),
+        Resource::Budget => one!(DisruptionsClient.get),
+        Resource::Revision => one!(StatefulSetsClient.get_revision),
         Resource::Attachment => one!(StorageClient.get_attachment),
         Resource::Event => {
             return Err(CliError::refused("events have no names").hint("holdfast events --for KIND/NAME"));
@@ -157,6 +162,7 @@ pub(crate) async fn apply(
         Object::PersistentVolumeClaim(claim) => put!(StorageClient.apply_claim(ApplyClaimRequest, claim)),
         Object::PersistentVolume(volume) => put!(StorageClient.apply_volume(ApplyVolumeRequest, volume)),
         Object::StorageClass(class) => put!(StorageClient.apply_class(ApplyClassRequest, class)),
+        Object::PodDisruptionBudget(budget) => put!(DisruptionsClient.apply(ApplyBudgetRequest, budget)),
         Object::Service(service) => put!(ServicesClient.apply(ApplyServiceRequest, service)),
         other => return Err(not_applicable(other.kind().kind)),
     };
@@ -166,7 +172,9 @@ pub(crate) async fn apply(
 /// Why an object of this kind is not applied.
 pub(crate) fn not_applicable(kind: &str) -> CliError {
     let error = CliError::refused(format!("a {kind} cannot be applied: the cluster makes it itself"));
-    error.hint("apply a StatefulSet, Service, PersistentVolumeClaim, PersistentVolume or StorageClass")
+    error.hint(
+        "apply a StatefulSet, Service, PersistentVolumeClaim, PersistentVolume, StorageClass or PodDisruptionBudget",
+    )
 }
 
 /// How an object is deleted.
@@ -225,7 +233,8 @@ pub(crate) async fn delete(
         Resource::Volume => change!(session, StorageClient.delete_volume(plain)),
         Resource::Class => change!(session, StorageClient.delete_class(plain)),
         Resource::Service => change!(session, ServicesClient.delete(plain)),
-        Resource::Attachment | Resource::Event => {
+        Resource::Budget => change!(session, DisruptionsClient.delete(plain)),
+        Resource::Attachment | Resource::Event | Resource::Revision => {
             return Err(
                 CliError::refused(format!("a {} cannot be deleted", resource.word())).hint("holdfast why pod/NAME")
             );

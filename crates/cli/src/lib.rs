@@ -7,9 +7,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::args::{Cli, Rollout, Set, Verb};
+use crate::args::{Cli, Rollout, Verb};
 use crate::connect::Address;
 use crate::error::CliError;
+use crate::modify::Marks;
 
 mod apply;
 mod args;
@@ -19,14 +20,18 @@ mod child;
 pub mod cluster;
 mod connect;
 mod describe;
+mod diff;
+mod drain;
 mod error;
 mod fetch;
 mod get;
 mod listing;
 mod local;
+mod modify;
 mod observe;
 mod print;
 mod resource;
+mod rollout;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -90,12 +95,17 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Verb::Describe { targets } => describe::describe(&address.connect(), &targets, namespace).await,
         Verb::Delete(args) => change::delete(&address.connect(), &args, given_namespace, id).await,
         Verb::Scale(args) => change::scale(&address.connect(), &args, namespace, id).await,
-        Verb::Set(Set::Image { target, images }) => {
-            change::set_image(&address.connect(), &target, &images, namespace, id).await
-        }
+        Verb::Set(set) => modify::set(&address.connect(), &set, namespace, id).await,
+        Verb::Label(args) => modify::mark(&address.connect(), &args, Marks::Labels, namespace, id).await,
+        Verb::Annotate(args) => modify::mark(&address.connect(), &args, Marks::Annotations, namespace, id).await,
+        Verb::Patch(args) => modify::patch(&address.connect(), &args, namespace, id).await,
+        Verb::Edit { target } => modify::edit(&address.connect(), &target, namespace).await,
+        Verb::Diff { files } => diff::diff(&address.connect(), &files, given_namespace).await,
+        Verb::Drain(args) => drain::drain(&address.connect(), &args).await,
         Verb::Rollout(Rollout::Status { target, watch, timeout }) => {
             observe::rollout_status(&address.connect(), &target, namespace, watch, timeout).await
         }
+        Verb::Rollout(verb) => rollout::run(&address.connect(), &verb, namespace, id).await,
         Verb::Logs(args) => observe::logs(&address.connect(), &args, namespace).await,
         Verb::Wait(args) => observe::wait(&address.connect(), &args, namespace).await,
         Verb::Why { target } => observe::why(&address.connect(), &target, namespace).await,

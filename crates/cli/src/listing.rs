@@ -52,6 +52,10 @@ fn columns(resource: Resource) -> (&'static [&'static str], &'static [&'static s
         Resource::Class => (&["PROVISIONER", "RECLAIMPOLICY", "VOLUMEBINDINGMODE", "ALLOWVOLUMEEXPANSION", "AGE"], &[]),
         Resource::Node => (&["STATUS", "ROLES", "AGE", "VERSION"], &["INTERNAL-IP", "OS", "BOOT-ID", "INCARNATION"]),
         Resource::Attachment => (&["ATTACHER", "PV", "NODE", "ATTACHED", "AGE"], &["FENCE"]),
+        Resource::Budget => {
+            (&["MIN AVAILABLE", "MAX UNAVAILABLE", "ALLOWED DISRUPTIONS", "AGE"], &["HEALTHY", "DESIRED"])
+        }
+        Resource::Revision => (&["CONTROLLER", "REVISION", "AGE"], &["CHANGE-CAUSE"]),
         Resource::Event => (&["AGE", "REASON", "OBJECT", "MESSAGE"], &["BY"]),
     }
 }
@@ -82,8 +86,27 @@ fn cells(object: &Object) -> (Vec<String>, Vec<String>) {
             let about = format!("{}/{}", about.kind.to_lowercase(), about.name);
             (vec![age, event.reason.clone(), about, event.message.clone()], vec![event.reporting_component.clone()])
         }
-        Object::ControllerRevision(_) => (vec![age], Vec::new()),
+        Object::PodDisruptionBudget(budget) => {
+            let spec = budget.spec.clone().unwrap_or_default();
+            let status = budget.status.unwrap_or_default();
+            let or_not = |amount: Option<String>| amount.unwrap_or_else(|| "N/A".to_owned());
+            let allowed = status.disruptions_allowed.to_string();
+            let narrow = vec![or_not(spec.min_available), or_not(spec.max_unavailable), allowed, age];
+            (narrow, vec![status.current_healthy.to_string(), status.desired_healthy.to_string()])
+        }
+        Object::ControllerRevision(revision) => {
+            let metadata = revision.metadata.clone().unwrap_or_default();
+            let owner = metadata.owner_references.first().map(|owner| format!("statefulset.apps/{}", owner.name));
+            let narrow = vec![owner.unwrap_or_default(), revision.revision.to_string(), age];
+            (narrow, vec![change_cause(revision)])
+        }
     }
+}
+
+/// What was said of a template when it was rolled out, or nothing.
+pub(crate) fn change_cause(revision: &v1::ControllerRevision) -> String {
+    let annotations = revision.metadata.as_ref().map(|metadata| &metadata.annotations);
+    annotations.and_then(|known| known.get(domain::ANNOTATION_CHANGE_CAUSE)).cloned().unwrap_or_default()
 }
 
 fn pod_cells(pod: &v1::Pod, age: String) -> (Vec<String>, Vec<String>) {

@@ -40,7 +40,9 @@ pub(crate) fn note(text: impl AsRef<str>) {
 
 /// Writes why a verb failed, and what to try next.
 pub(crate) fn error(error: &CliError) {
-    note(format!("error: {}", error.message));
+    if !error.message.is_empty() {
+        note(format!("error: {}", error.message));
+    }
     if let Some(hint) = &error.hint {
         note(format!("hint: {hint}"));
     }

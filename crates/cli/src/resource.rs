@@ -23,10 +23,14 @@ pub(crate) enum Resource {
     Attachment,
     /// The event log.
     Event,
+    /// Disruption budgets.
+    Budget,
+    /// Templates that sets have had.
+    Revision,
 }
 
 /// Kind, name in output, and what people type, for each resource.
-const NAMES: [(Resource, &str, &str, &[&str]); 9] = [
+const NAMES: [(Resource, &str, &str, &[&str]); 11] = [
     (
         Resource::StatefulSet,
         "StatefulSet",
@@ -56,6 +60,18 @@ const NAMES: [(Resource, &str, &str, &[&str]); 9] = [
         &["volumeattachment", "volumeattachments", "volumeattachment.storage.k8s.io"],
     ),
     (Resource::Event, "Event", "event", &["event", "events", "ev"]),
+    (
+        Resource::Budget,
+        "PodDisruptionBudget",
+        "poddisruptionbudget.policy",
+        &["poddisruptionbudget", "poddisruptionbudgets", "pdb", "poddisruptionbudget.policy"],
+    ),
+    (
+        Resource::Revision,
+        "ControllerRevision",
+        "controllerrevision.apps",
+        &["controllerrevision", "controllerrevisions", "controllerrevision.apps"],
+    ),
 ];
 
 impl Resource {
@@ -64,13 +80,6 @@ impl Resource {
         let typed = text.to_ascii_lowercase();
         if let Some((resource, ..)) = NAMES.iter().find(|(_, _, _, typed_as)| typed_as.contains(&typed.as_str())) {
             return Ok(*resource);
-        }
-        if matches!(
-            typed.as_str(),
-            "poddisruptionbudget" | "poddisruptionbudgets" | "pdb" | "controllerrevision" | "controllerrevisions"
-        ) {
-            return Err(CliError::refused(format!("{text} is known to Kubernetes, not supported here"))
-                .hint("holdfast get --help"));
         }
         let known = NAMES.iter().flat_map(|(_, _, _, typed_as)| typed_as.iter().copied()).chain(["all"]);
         let closest = known.map(|known| (strsim::damerau_levenshtein(known, &typed), known)).min();
@@ -128,7 +137,10 @@ impl Resource {
 
     /// Whether its objects have a namespace.
     pub(crate) fn is_namespaced(self) -> bool {
-        matches!(self, Self::StatefulSet | Self::Pod | Self::Claim | Self::Service | Self::Event)
+        matches!(
+            self,
+            Self::StatefulSet | Self::Pod | Self::Claim | Self::Service | Self::Event | Self::Budget | Self::Revision
+        )
     }
 
     fn entry(self) -> &'static (Self, &'static str, &'static str, &'static [&'static str]) {

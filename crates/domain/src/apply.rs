@@ -1,20 +1,24 @@
 //! The fold: each event's effect on the state. Total, without choices, and for ever: an event about an object that
 //! is not there does nothing, and no setting is ever looked at.
 
-use crate::event::{Batch, Event, Registration};
-use crate::id::{Fence, Incarnation, Key, Name, NodeName, Ordinal, RequestId, Revision, RevisionName, Uid, VolumeName};
+mod cluster;
+
+use crate::event::{Batch, Event};
+use crate::id::{Fence, Key, NodeName, Ordinal, RequestId, RevisionName, Uid, VolumeName};
 use crate::object::{
-    Attachment, Binding, Claim, Class, Deletion, Hold, Meta, Node, Pod, PodClaim, PodStatus, Service, Set,
-    TemplateRevision, Unreachable, Volume, VolumePhase,
+    Attachment, Binding, Claim, Deletion, Hold, Meta, Pod, PodClaim, PodStatus, Set, TemplateRevision, Volume,
+    VolumePhase,
 };
 use crate::spec::{Labels, SetSpec};
-use crate::state::{Place, REQUESTS_MAX, State, load};
+use crate::state::{Place, REQUESTS_MAX, State};
 use std::sync::Arc;
 
 /// The label that holds a pod's own name (semantics A1-4).
 pub const LABEL_POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
 /// The label that holds a pod's ordinal.
 pub const LABEL_POD_INDEX: &str = "apps.kubernetes.io/pod-index";
+/// The annotation of a set that says why its template was changed; `rollout history` shows it.
+pub const ANNOTATION_CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 /// The label that holds the name of a pod's template revision (semantics A1-5).
 pub const LABEL_REVISION: &str = "controller-revision-hash";
 
@@ -71,7 +75,8 @@ impl State {
             | Event::PodHeld { .. }
             | Event::PodResumed { .. }
             | Event::PodOrphaned { .. }
-            | Event::PodAdopted { .. } => self.apply_pod(event),
+            | Event::PodAdopted { .. }
+            | Event::PodMarked { .. } => self.apply_pod(event),
             Event::ClaimCreated { .. }
             | Event::ClaimUpdated { .. }
             | Event::ClaimBound { .. }
@@ -89,7 +94,9 @@ impl State {
             Event::ClassApplied { .. }
             | Event::ClassRemoved { .. }
             | Event::ServiceApplied { .. }
-            | Event::ServiceRemoved { .. } => self.apply_config(event),
+            | Event::ServiceRemoved { .. }
+            | Event::BudgetApplied { .. }
+            | Event::BudgetRemoved { .. } => self.apply_config(event),
             Event::NodeRegistered { .. }
             | Event::NodeUpdated { .. }
             | Event::NodeUnreachable { .. }
@@ -97,6 +104,7 @@ impl State {
             | Event::LeftoversEnded { .. }
             | Event::NodeCordoned { .. }
             | Event::NodeUncordoned { .. }
+            | Event::NodeMarked { .. }
             | Event::NodeRemoved { .. } => self.apply_node(event),
         }
     }
@@ -128,8 +136,12 @@ impl State {
             Event::SetRemoved { set } => {
                 self.sets.remove(set);
             }
-            Event::RevisionTargeted { set, revision, number } => {
-                self.set_mut(set, |s| s.target(revision, *number));
+            Event::RevisionTargeted { set, revision, number, is_collision } => {
+                let (uid, created_at_ms) = (Uid(self.revision.0), self.at_ms);
+                self.set_mut(set, |s| {
+                    s.target(revision, TemplateRevision { number: *number, uid, created_at_ms, ..Default::default() });
+                    s.collision_count += u32::from(*is_collision);
+                });
             }
             Event::RolloutCompleted { set, revision } => {
                 self.set_mut(set, |s| s.current_revision = revision.clone());
@@ -177,9 +189,9 @@ impl State {
                 p.ready_at_ms = at_ms;
             }),
             Event::PodOrphaned { pod, uid } => self.pod_mut(pod, Some(*uid), |p, _| p.owner = None),
-            Event::PodAdopted { pod, uid, owner, revision } => self.pod_mut(pod, Some(*uid), |p, _| {
-                p.owner = Some(*owner);
-                p.revision = revision.clone();
+            Event::PodAdopted { pod, uid, owner, revision } => self.adopt_pod(pod, *uid, *owner, revision),
+            Event::PodMarked { pod, uid, labels, annotations } => self.pod_mut(pod, Some(*uid), |p, _| {
+                p.meta.mark(labels, annotations, false);
             }),
             _ => unreachable!("apply sends only events of pods here"),
         }
@@ -211,6 +223,21 @@ impl State {
         });
         self.index.add_pod(&key, &pod);
         self.pods.insert(key, Arc::new(pod));
+    }
+
+    fn adopt_pod(&mut self, key: &Key, uid: Uid, owner: Uid, revision: &RevisionName) {
+        self.pod_mut(key, Some(uid), |p, _| {
+            p.owner = Some(owner);
+            p.revision = revision.clone();
+            p.meta.labels.insert(LABEL_REVISION.into(), revision.as_str().into());
+        });
+        let Some(pod) = self.pod(key, uid) else { return };
+        let (ordinal, incarnation) = (pod.ordinal, pod.incarnation);
+        let set = Key { namespace: key.namespace.clone(), name: pod.set.clone() };
+        self.set_mut(&set, |s| {
+            let known = s.incarnations.entry(ordinal).or_default();
+            *known = incarnation.max(*known);
+        });
     }
 
     fn bind_pod(&mut self, key: &Key, node: &NodeName, address: u32) {
@@ -363,90 +390,6 @@ impl State {
             volume.meta.modified = revision;
         }
     }
-
-    fn apply_config(&mut self, event: &Event) {
-        match event {
-            Event::ClassApplied { class, spec, labels, annotations } => {
-                let mut meta = self.new_meta(labels, annotations);
-                if let Some(old) = self.classes.get(class) {
-                    meta.inherit(&old.meta);
-                }
-                self.classes.insert(class.clone(), Arc::new(Class { meta, spec: spec.clone() }));
-            }
-            Event::ClassRemoved { class } => {
-                self.classes.remove(class);
-            }
-            Event::ServiceApplied { service, labels, annotations, spec } => {
-                let mut meta = self.new_meta(labels, annotations);
-                if let Some(old) = self.services.get(service) {
-                    meta.inherit(&old.meta);
-                }
-                self.services.insert(service.clone(), Arc::new(Service { meta, spec: spec.clone() }));
-            }
-            Event::ServiceRemoved { service } => {
-                self.services.remove(service);
-            }
-            _ => unreachable!("apply sends only events of classes and services here"),
-        }
-    }
-
-    fn apply_node(&mut self, event: &Event) {
-        match event {
-            Event::NodeRegistered { node, incarnation, registration } => {
-                self.register(node, *incarnation, registration);
-            }
-            Event::NodeUpdated { node, registration } => self.node_mut(node, |n| n.describe(registration)),
-            Event::NodeUnreachable { node, heard_at_ms } => {
-                let (since, at_ms) = (self.revision, self.at_ms);
-                self.node_mut(node, |n| {
-                    n.unreachable = Some(Unreachable { since, at_ms, heard_at_ms: *heard_at_ms });
-                });
-            }
-            Event::NodeReturned { node, leftovers } => self.node_mut(node, |n| {
-                n.unreachable = None;
-                n.leftovers.clone_from(leftovers);
-            }),
-            Event::LeftoversEnded { node, ended } => {
-                self.node_mut(node, |n| n.leftovers.retain(|uid| !ended.contains(uid)));
-            }
-            Event::NodeCordoned { node } => self.node_mut(node, |n| n.is_cordoned = true),
-            Event::NodeUncordoned { node } => self.node_mut(node, |n| n.is_cordoned = false),
-            Event::NodeRemoved { node } => {
-                if let Some(removed) = self.nodes.remove(node) {
-                    self.index.move_node(node, Some(load(&removed)), None);
-                }
-            }
-            _ => unreachable!("apply sends only events of nodes here"),
-        }
-    }
-
-    fn register(&mut self, name: &NodeName, incarnation: Incarnation, registration: &Registration) {
-        let mut node = Node { meta: self.new_meta(&Labels::new(), &Labels::new()), ..Node::default() };
-        if let Some(old) = self.nodes.get(name) {
-            node.meta.inherit(&old.meta);
-            node.is_cordoned = old.is_cordoned;
-        }
-        node.describe(registration);
-        node.incarnation = incarnation;
-        node.boot_id = registration.boot_id.clone();
-        node.machine_id = registration.machine_id.clone();
-        node.leftovers.clone_from(&registration.leftovers);
-        self.node_incarnations.insert(name.clone(), incarnation);
-        let after = load(&node);
-        let former = self.nodes.insert(name.clone(), Arc::new(node));
-        self.index.move_node(name, former.map(|former| load(&former)), Some(after));
-    }
-
-    fn node_mut(&mut self, name: &NodeName, change: impl FnOnce(&mut Node)) {
-        let revision = self.revision;
-        if let Some(node) = self.nodes.get_mut(name) {
-            let node = Arc::make_mut(node);
-            let before = load(node);
-            change(node);
-            node.meta.modified = revision;
-            self.index.move_node(name, Some(before), Some(load(node)));
-        }
-    }
 }
 
 impl Meta {
@@ -467,90 +410,24 @@ impl Meta {
     }
 }
 
-impl Node {
-    fn describe(&mut self, registration: &Registration) {
-        self.capacity = registration.capacity;
-        self.pods_max = registration.pods_max;
-        self.meta.labels.clone_from(&registration.labels);
-        self.taints.clone_from(&registration.taints);
-        self.info.clone_from(&registration.info);
-    }
-}
-
 impl Set {
     fn update(&mut self, labels: &Labels, annotations: &Labels, spec: &SetSpec) {
         self.meta.mark(labels, annotations, self.spec != *spec);
         self.spec = spec.clone();
     }
 
-    fn target(&mut self, name: &RevisionName, number: u64) {
-        let template = self.template(name).cloned().unwrap_or_else(|| Arc::clone(&self.spec.template));
+    /// `new` says what is new of the revision; what it was before, it stays.
+    fn target(&mut self, name: &RevisionName, new: TemplateRevision) {
+        let known = self.revisions.iter().find(|r| r.name == *name).map(|r| (**r).clone());
+        let made = TemplateRevision { name: name.clone(), template: Arc::clone(&self.spec.template), ..new };
+        let mut revision = known.unwrap_or(made);
+        revision.number = new.number;
+        revision.cause = self.meta.annotations.get(&ANNOTATION_CHANGE_CAUSE.into()).cloned().unwrap_or_default();
         self.revisions.retain(|r| r.name != *name);
-        self.revisions.push(Arc::new(TemplateRevision { name: name.clone(), number, template }));
+        self.revisions.push(Arc::new(revision));
         self.update_revision = name.clone();
         if self.current_revision == RevisionName::default() {
             self.current_revision = name.clone();
-        }
-    }
-}
-
-/// The revision and name of everything that an event is about, for indexes of events.
-pub fn revisions_of(batch: &Batch) -> impl Iterator<Item = (Revision, &Event)> {
-    batch.events.iter().enumerate().map(|(i, event)| (Revision(batch.base.0 + 1 + i as u64), event))
-}
-
-impl Event {
-    /// The kind and the key of the object that it is about; the namespace is empty for objects of the whole cluster.
-    #[must_use]
-    pub fn object(&self) -> (&'static str, Key) {
-        let cluster_wide = |name: &str| Key { namespace: Name::default(), name: name.into() };
-        match self {
-            Self::ClusterFormed { cluster } => ("Cluster", cluster_wide(cluster.as_str())),
-            Self::SetCreated { set, .. }
-            | Self::SetUpdated { set, .. }
-            | Self::SetScaled { set, .. }
-            | Self::SetRemoved { set }
-            | Self::RevisionTargeted { set, .. }
-            | Self::RolloutCompleted { set, .. }
-            | Self::RevisionForgotten { set, .. } => ("StatefulSet", set.clone()),
-            Self::PodCreated { set, ordinal, .. } => ("Pod", set.pod(*ordinal)),
-            Self::PodBound { pod, .. }
-            | Self::PodUnplaced { pod, .. }
-            | Self::PodReported { pod, .. }
-            | Self::PodBecameAvailable { pod, .. }
-            | Self::PodBecameUnavailable { pod, .. }
-            | Self::PodDeletionRequested { pod, .. }
-            | Self::PodRemoved { pod, .. }
-            | Self::PodHeld { pod, .. }
-            | Self::PodResumed { pod, .. }
-            | Self::PodOrphaned { pod, .. }
-            | Self::PodAdopted { pod, .. } => ("Pod", pod.clone()),
-            Self::ClaimCreated { claim, .. }
-            | Self::ClaimUpdated { claim, .. }
-            | Self::ClaimBound { claim, .. }
-            | Self::ClaimDeletionRequested { claim }
-            | Self::ClaimRemoved { claim }
-            | Self::ClaimLost { claim } => ("PersistentVolumeClaim", claim.clone()),
-            Self::VolumeCreated { volume, .. }
-            | Self::VolumeUpdated { volume, .. }
-            | Self::VolumeReleased { volume }
-            | Self::VolumeDeletionRequested { volume }
-            | Self::VolumeRemoved { volume }
-            | Self::AttachmentRequested { volume, .. }
-            | Self::VolumeAttached { volume, .. }
-            | Self::AttachmentReleased { volume, .. } => ("PersistentVolume", cluster_wide(volume.as_str())),
-            Self::ClassApplied { class, .. } | Self::ClassRemoved { class } => {
-                ("StorageClass", cluster_wide(class.as_str()))
-            }
-            Self::ServiceApplied { service, .. } | Self::ServiceRemoved { service } => ("Service", service.clone()),
-            Self::NodeRegistered { node, .. }
-            | Self::NodeUpdated { node, .. }
-            | Self::NodeUnreachable { node, .. }
-            | Self::NodeReturned { node, .. }
-            | Self::LeftoversEnded { node, .. }
-            | Self::NodeCordoned { node }
-            | Self::NodeUncordoned { node }
-            | Self::NodeRemoved { node } => ("Node", cluster_wide(node.as_str())),
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::event::Registration;
 use crate::id::{ClassName, Incarnation, Key, Name, NodeName, RequestId, Revision, Uid, VolumeName};
 use crate::object::PodStatus;
-use crate::spec::{ClaimSpec, ClassSpec, Labels, ServiceSpec, SetSpec, VolumeSpec};
+use crate::spec::{BudgetSpec, ClaimSpec, ClassSpec, Labels, ServiceSpec, SetSpec, VolumeSpec};
 
 /// One request, with who makes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +25,20 @@ pub enum Command {
     FormCluster { cluster: Name },
     /// Make a set, or change it.
     ApplySet { set: Key, labels: Labels, annotations: Labels, spec: SetSpec },
-    /// Change only the replicas.
-    ScaleSet { set: Key, replicas: u32, current: Option<u32> },
+    /// Change only the replicas. With `force_unready`, pods beyond them that are not ready are stopped at once.
+    ScaleSet { set: Key, replicas: u32, current: Option<u32>, force_unready: bool },
+    /// Roll back to the template of a revision, by its number; to the one before the present without.
+    UndoRollout { set: Key, to: Option<u64> },
+    /// Let the rollout rest, or go on.
+    PauseRollout { set: Key, is_paused: bool },
     /// Delete a set; `orphan` leaves its pods.
     DeleteSet { set: Key, orphan: bool },
     /// Delete a pod; with `uid`, as people see it, only the very pod that has it.
     DeletePod { pod: Key, grace_ms: Option<u64>, force: bool, uid: Option<Name> },
+    /// Stop a pod as far as disruption budgets allow it.
+    EvictPod { pod: Key, grace_ms: Option<u64>, uid: Option<Name> },
+    /// Change a pod's labels and annotations as a whole.
+    MarkPod { pod: Key, labels: Labels, annotations: Labels },
     /// Make a claim.
     ApplyClaim { claim: Key, labels: Labels, spec: ClaimSpec, annotations: Labels },
     /// Delete a claim.
@@ -47,6 +55,12 @@ pub enum Command {
     ApplyService { service: Key, labels: Labels, annotations: Labels, spec: ServiceSpec },
     /// Delete a service.
     DeleteService { service: Key },
+    /// Make or change a disruption budget.
+    ApplyBudget { budget: Key, labels: Labels, annotations: Labels, spec: BudgetSpec },
+    /// Delete a disruption budget.
+    DeleteBudget { budget: Key },
+    /// Change a node's labels and annotations as a whole; what its agent says stays.
+    MarkNode { node: NodeName, labels: Labels, annotations: Labels },
     /// No new pods on a node.
     CordonNode { node: NodeName },
     /// New pods again.
@@ -96,7 +110,7 @@ pub enum Rejection {
     AlreadyExists { kind: &'static str, name: String },
     /// A field that may not change.
     #[error(
-        "{kind} \"{name}\": {field}: may not be changed; only replicas, ordinals, template, updateStrategy, revisionHistoryLimit and minReadySeconds may"
+        "{kind} \"{name}\": {field}: may not be changed; only replicas, ordinals, template, updateStrategy, revisionHistoryLimit, minReadySeconds, persistentVolumeClaimRetentionPolicy and the size of volumeClaimTemplates may"
     )]
     Immutable { kind: &'static str, name: String, field: &'static str },
     /// The object moved on.
@@ -108,6 +122,28 @@ pub enum Rejection {
     /// `--current-replicas` did not match.
     #[error("statefulset \"{name}\" has {actual} replicas, not {expected}")]
     ReplicasMoved { name: String, expected: u32, actual: u32 },
+    /// The revision was forgotten, or never was.
+    #[error("statefulset \"{name}\" has no revision {number}: it has {}", known(.numbers))]
+    RevisionUnknown { name: String, number: u64, numbers: Vec<u64> },
+    /// There is nothing to go back to.
+    #[error("statefulset \"{name}\" has no revision before the present one")]
+    NothingToUndo { name: String },
+    /// The rollout rests.
+    #[error("the rollout of statefulset \"{name}\" is paused: resume it first")]
+    RolloutIsPaused { name: String },
+    /// A disruption budget would be exceeded.
+    #[error(
+        "pod \"{pod}\" cannot be evicted: disruption budget {budget} needs {desired} healthy pods, and {healthy} are"
+    )]
+    BudgetExhausted { pod: String, budget: String, healthy: u32, desired: u32 },
+    /// Nobody can say which budget counts.
+    #[error("pod \"{pod}\" cannot be evicted: disruption budgets {budgets} both cover it")]
+    BudgetsOverlap { pod: String, budgets: String },
+    /// Nothing would come of it before an exit.
+    #[error(
+        "pod \"{pod}\" is held: node {node} is unreachable, and nothing stops the pod before the node is heard again or you take an exit"
+    )]
+    PodIsHeld { pod: String, node: NodeName },
     /// Its heartbeats say that it lives.
     #[error(
         "node \"{node}\" is Ready and runs {pod_count} pods: removing it would let a second copy of each start while the first still runs"
@@ -127,4 +163,8 @@ pub enum Rejection {
     /// A rule of a field, where only the state can tell.
     #[error("{kind} \"{name}\": {field}: {rule}")]
     Invalid { kind: &'static str, name: String, field: &'static str, rule: String },
+}
+
+fn known(numbers: &[u64]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

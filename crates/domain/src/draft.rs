@@ -197,7 +197,10 @@ fn concerns_set(state: &State, set: &Key, pod: &Pod, event: &Event) -> bool {
 pub fn touch_nodes(state: &State, batch: &Batch, nodes: &mut BTreeSet<NodeName>) {
     for event in &batch.events {
         match event {
-            Event::PodBound { pod, .. } | Event::PodDeletionRequested { pod, .. } | Event::PodRemoved { pod, .. } => {
+            Event::PodBound { pod, .. }
+            | Event::PodMarked { pod, .. }
+            | Event::PodDeletionRequested { pod, .. }
+            | Event::PodRemoved { pod, .. } => {
                 nodes.extend(state.pods.get(pod).and_then(|p| p.binding.as_ref()).map(|b| b.node.clone()));
             }
             Event::AttachmentRequested { node, .. }

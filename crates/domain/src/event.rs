@@ -6,7 +6,7 @@ use crate::id::{
     Uid, VolumeName,
 };
 use crate::object::{PodClaim, PodStatus, Unplaced};
-use crate::spec::{ClaimSpec, ClassSpec, Labels, Resources, ServiceSpec, SetSpec, Taint, VolumeSpec};
+use crate::spec::{BudgetSpec, ClaimSpec, ClassSpec, Labels, Resources, ServiceSpec, SetSpec, Taint, VolumeSpec};
 
 /// Ordered events that were decided together: they are applied together or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub enum Event {
     /// A set is gone.
     SetRemoved { set: Key },
     /// The set's template is a new revision, or an old one with a new number; it is the rollout's target.
-    RevisionTargeted { set: Key, revision: RevisionName, number: u64 },
+    RevisionTargeted { set: Key, revision: RevisionName, number: u64, is_collision: bool },
     /// Every pod is at the target.
     RolloutCompleted { set: Key, revision: RevisionName },
     /// A revision that nothing uses was forgotten.
@@ -81,6 +81,8 @@ pub enum Event {
     PodOrphaned { pod: Key, uid: Uid },
     /// A set took an orphan as its own.
     PodAdopted { pod: Key, uid: Uid, owner: Uid, revision: RevisionName },
+    /// Its labels or annotations were changed as a whole.
+    PodMarked { pod: Key, uid: Uid, labels: Labels, annotations: Labels },
 
     /// A claim was made.
     ClaimCreated { claim: Key, labels: Labels, spec: ClaimSpec, annotations: Labels },
@@ -121,6 +123,11 @@ pub enum Event {
     /// It is gone.
     ServiceRemoved { service: Key },
 
+    /// A disruption budget was made or changed.
+    BudgetApplied { budget: Key, labels: Labels, annotations: Labels, spec: BudgetSpec },
+    /// It is gone.
+    BudgetRemoved { budget: Key },
+
     /// A node came for the first time, after its removal, or with a new boot.
     NodeRegistered { node: NodeName, incarnation: Incarnation, registration: Registration },
     /// What it has or is called changed.
@@ -135,6 +142,8 @@ pub enum Event {
     NodeCordoned { node: NodeName },
     /// New pods again.
     NodeUncordoned { node: NodeName },
+    /// The labels that people gave it, and its annotations, were changed as a whole.
+    NodeMarked { node: NodeName, labels: Labels, annotations: Labels },
     /// It is not a member any more, by a person's word.
     NodeRemoved { node: NodeName },
 }
@@ -187,6 +196,72 @@ impl RemovalCause {
         match self {
             Self::ForceDeleted | Self::NodeRemoved => true,
             Self::Stopped | Self::NeverPlaced | Self::NodeRestarted { .. } => false,
+        }
+    }
+}
+
+/// The revision and name of everything that an event is about, for indexes of events.
+pub fn revisions_of(batch: &Batch) -> impl Iterator<Item = (Revision, &Event)> {
+    batch.events.iter().enumerate().map(|(i, event)| (Revision(batch.base.0 + 1 + i as u64), event))
+}
+
+impl Event {
+    /// The kind and the key of the object that it is about; the namespace is empty for objects of the whole cluster.
+    #[must_use]
+    pub fn object(&self) -> (&'static str, Key) {
+        let cluster_wide = |name: &str| Key { namespace: Name::default(), name: name.into() };
+        match self {
+            Self::ClusterFormed { cluster } => ("Cluster", cluster_wide(cluster.as_str())),
+            Self::SetCreated { set, .. }
+            | Self::SetUpdated { set, .. }
+            | Self::SetScaled { set, .. }
+            | Self::SetRemoved { set }
+            | Self::RevisionTargeted { set, .. }
+            | Self::RolloutCompleted { set, .. }
+            | Self::RevisionForgotten { set, .. } => ("StatefulSet", set.clone()),
+            Self::PodCreated { set, ordinal, .. } => ("Pod", set.pod(*ordinal)),
+            Self::PodBound { pod, .. }
+            | Self::PodUnplaced { pod, .. }
+            | Self::PodReported { pod, .. }
+            | Self::PodBecameAvailable { pod, .. }
+            | Self::PodBecameUnavailable { pod, .. }
+            | Self::PodDeletionRequested { pod, .. }
+            | Self::PodRemoved { pod, .. }
+            | Self::PodHeld { pod, .. }
+            | Self::PodResumed { pod, .. }
+            | Self::PodOrphaned { pod, .. }
+            | Self::PodAdopted { pod, .. }
+            | Self::PodMarked { pod, .. } => ("Pod", pod.clone()),
+            Self::ClaimCreated { claim, .. }
+            | Self::ClaimUpdated { claim, .. }
+            | Self::ClaimBound { claim, .. }
+            | Self::ClaimDeletionRequested { claim }
+            | Self::ClaimRemoved { claim }
+            | Self::ClaimLost { claim } => ("PersistentVolumeClaim", claim.clone()),
+            Self::VolumeCreated { volume, .. }
+            | Self::VolumeUpdated { volume, .. }
+            | Self::VolumeReleased { volume }
+            | Self::VolumeDeletionRequested { volume }
+            | Self::VolumeRemoved { volume }
+            | Self::AttachmentRequested { volume, .. }
+            | Self::VolumeAttached { volume, .. }
+            | Self::AttachmentReleased { volume, .. } => ("PersistentVolume", cluster_wide(volume.as_str())),
+            Self::ClassApplied { class, .. } | Self::ClassRemoved { class } => {
+                ("StorageClass", cluster_wide(class.as_str()))
+            }
+            Self::ServiceApplied { service, .. } | Self::ServiceRemoved { service } => ("Service", service.clone()),
+            Self::BudgetApplied { budget, .. } | Self::BudgetRemoved { budget } => {
+                ("PodDisruptionBudget", budget.clone())
+            }
+            Self::NodeRegistered { node, .. }
+            | Self::NodeMarked { node, .. }
+            | Self::NodeUpdated { node, .. }
+            | Self::NodeUnreachable { node, .. }
+            | Self::NodeReturned { node, .. }
+            | Self::LeftoversEnded { node, .. }
+            | Self::NodeCordoned { node }
+            | Self::NodeUncordoned { node }
+            | Self::NodeRemoved { node } => ("Node", cluster_wide(node.as_str())),
         }
     }
 }

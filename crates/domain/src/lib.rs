@@ -3,6 +3,7 @@
 
 pub mod agent;
 mod apply;
+mod budget;
 pub mod command;
 mod decide;
 mod draft;
@@ -15,10 +16,11 @@ mod state;
 mod subject;
 pub mod why;
 
-pub use apply::{LABEL_POD_INDEX, LABEL_POD_NAME, LABEL_REVISION, revisions_of};
+pub use apply::{ANNOTATION_CHANGE_CAUSE, LABEL_POD_INDEX, LABEL_POD_NAME, LABEL_REVISION};
+pub use budget::{BudgetState, budget_state};
 pub use command::{Command, Rejection, Request};
 pub use draft::{Draft, Outcome, touch_nodes};
-pub use event::{Batch, Event};
+pub use event::{Batch, Event, revisions_of};
 pub use id::uid_text;
 pub use plan::assignment;
 pub use state::{REQUESTS_MAX, State};

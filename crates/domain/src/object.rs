@@ -4,7 +4,9 @@ use crate::id::{
     BootId, Fence, Generation, Incarnation, Key, MachineId, Name, NodeName, Ordinal, Revision, RevisionName, Uid,
     VolumeName,
 };
-use crate::spec::{ClaimSpec, ClassSpec, Labels, Resources, ServiceSpec, SetSpec, Taint, Template, VolumeSpec};
+use crate::spec::{
+    BudgetSpec, ClaimSpec, ClassSpec, Labels, Resources, ServiceSpec, SetSpec, Taint, Template, VolumeSpec,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -40,6 +42,8 @@ pub struct Set {
     pub update_revision: RevisionName,
     /// How many pods were made at each ordinal.
     pub incarnations: BTreeMap<Ordinal, Incarnation>,
+    /// How often a new revision found its name taken by another content.
+    pub collision_count: u32,
 }
 
 impl Set {
@@ -59,6 +63,12 @@ pub struct TemplateRevision {
     pub number: u64,
     /// The content.
     pub template: Arc<Template>,
+    /// Identity: the revision that first made it.
+    pub uid: Uid,
+    /// When it was first made.
+    pub created_at_ms: u64,
+    /// What the set said of the change when it was last rolled out, or empty.
+    pub cause: Name,
 }
 
 /// One placed instance of an ordinal.
@@ -296,6 +306,15 @@ pub struct Service {
     pub spec: ServiceSpec,
 }
 
+/// A disruption budget.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// Identity and labels.
+    pub meta: Meta,
+    /// What it bounds.
+    pub spec: BudgetSpec,
+}
+
 /// A machine that runs an agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
@@ -325,6 +344,15 @@ pub struct Node {
     pub leftovers: Vec<Uid>,
     /// What the agent says of its machine (`runtime` and so on).
     pub info: Labels,
+    /// The labels that people gave it, beside those that its agent gives.
+    pub own_labels: Labels,
+}
+
+impl Node {
+    /// The labels that its agent gives.
+    pub fn given_labels(&self) -> impl Iterator<Item = (&Name, &Name)> {
+        self.meta.labels.iter().filter(|(label, _)| !self.own_labels.contains_key(*label))
+    }
 }
 
 /// That a node is silent.

@@ -37,6 +37,10 @@ pub struct SetSpec {
     pub min_ready_ms: u64,
     /// How many revisions that nothing uses are kept.
     pub revision_history_max: u32,
+    /// What becomes of claims whose pods go for good.
+    pub retention: ClaimRetention,
+    /// Whether the rollout rests: no pod is replaced for a new template.
+    pub is_paused: bool,
 }
 
 impl SetSpec {
@@ -50,6 +54,25 @@ impl SetSpec {
     pub const fn keeps(&self, ordinal: Ordinal) -> bool {
         self.start.0 <= ordinal.0 && ordinal.0 < self.start.0 + self.replicas
     }
+}
+
+/// What becomes of a set's claims when their pods go for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClaimRetention {
+    /// When the set is deleted.
+    pub when_deleted: Retention,
+    /// When the set is scaled in.
+    pub when_scaled: Retention,
+}
+
+/// Whether claims stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retention {
+    /// They stay.
+    #[default]
+    Retain,
+    /// They go after their pods.
+    Delete,
 }
 
 /// In which order a set's pods come and go.
@@ -100,6 +123,20 @@ impl Amount {
             Self::Percent(percent) => {
                 let share = u64::from(total) * u64::from(percent) / 100;
                 u32::try_from(share).unwrap_or(u32::MAX).max(1)
+            }
+        }
+    }
+}
+
+impl Amount {
+    /// The count that this means for `total` in a disruption budget: rounded up, and possibly 0.
+    #[must_use]
+    pub fn rounded_up(self, total: u32) -> u32 {
+        match self {
+            Self::Count(count) => count,
+            Self::Percent(percent) => {
+                let share = (u64::from(total) * u64::from(percent)).div_ceil(100);
+                u32::try_from(share).unwrap_or(u32::MAX)
             }
         }
     }
@@ -461,4 +498,30 @@ pub struct ServiceSpec {
     pub ports: Vec<Port>,
     /// Whether pods that are not ready are named too.
     pub publish_not_ready: bool,
+}
+
+/// How many pods may be away by somebody's wish at the same time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetSpec {
+    /// Labels of its pods.
+    pub selector: Labels,
+    /// How many.
+    pub bound: BudgetBound,
+    /// Whether pods that are not ready may always be evicted.
+    pub evicts_unready: bool,
+}
+
+impl Default for BudgetSpec {
+    fn default() -> Self {
+        Self { selector: Labels::new(), bound: BudgetBound::MaxUnavailable(Amount::Count(1)), evicts_unready: false }
+    }
+}
+
+/// The bound of a disruption budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BudgetBound {
+    /// So many must stay ready.
+    MinAvailable(Amount),
+    /// So many may be away.
+    MaxUnavailable(Amount),
 }

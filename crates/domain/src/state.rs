@@ -2,7 +2,7 @@
 //! Changed by [`State::apply`] alone.
 
 use crate::id::{ClassName, Incarnation, Key, Name, NodeName, RequestId, Revision, RevisionName, Uid, VolumeName};
-use crate::object::{Claim, Class, Node, Pod, Service, Set, Volume, VolumePhase};
+use crate::object::{Budget, Claim, Class, Node, Pod, Service, Set, Volume, VolumePhase};
 use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
 
@@ -30,6 +30,8 @@ pub struct State {
     pub classes: OrdMap<ClassName, Arc<Class>>,
     /// Services.
     pub services: OrdMap<Key, Arc<Service>>,
+    /// Disruption budgets.
+    pub budgets: OrdMap<Key, Arc<Budget>>,
     /// Nodes.
     pub nodes: OrdMap<NodeName, Arc<Node>>,
     /// The last incarnation of every node that ever was, so that a number is never given twice.

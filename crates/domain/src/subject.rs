@@ -23,7 +23,8 @@ fn subject(state: &State, revision: Revision, event: &Event) -> Option<Uid> {
         | Event::PodHeld { uid, .. }
         | Event::PodResumed { uid, .. }
         | Event::PodOrphaned { uid, .. }
-        | Event::PodAdopted { uid, .. } => return Some(*uid),
+        | Event::PodAdopted { uid, .. }
+        | Event::PodMarked { uid, .. } => return Some(*uid),
         // An object's identity is the revision that made it.
         Event::SetCreated { .. }
         | Event::PodCreated { .. }
@@ -39,6 +40,7 @@ fn subject(state: &State, revision: Revision, event: &Event) -> Option<Uid> {
         "PersistentVolumeClaim" => state.claims.get(&key).map(|claim| &claim.meta),
         "PersistentVolume" => state.volumes.get(&VolumeName::new(name)).map(|volume| &volume.meta),
         "StorageClass" => state.classes.get(&ClassName::new(name)).map(|class| &class.meta),
+        "PodDisruptionBudget" => state.budgets.get(&key).map(|budget| &budget.meta),
         "Service" => state.services.get(&key).map(|service| &service.meta),
         "Node" => state.nodes.get(&NodeName::new(name)).map(|node| &node.meta),
         _ => None,

@@ -39,6 +39,8 @@ pub enum Exit {
     Uncordon(NodeName),
     /// The pod's own words may say what to mend.
     ReadLogs(Key),
+    /// The rollout goes on.
+    ResumeRollout(Key),
 }
 
 impl Exit {
@@ -55,6 +57,7 @@ impl Exit {
             Self::DeletePod(key) => Some(pod("delete pod", key)),
             Self::Uncordon(node) => Some(format!("holdfast uncordon {node}")),
             Self::ReadLogs(key) => Some(pod("logs", key)),
+            Self::ResumeRollout(key) => Some(pod("rollout resume statefulset", key)),
             Self::RestartNode(_) | Self::Heal(_) => None,
         }
     }
@@ -69,7 +72,7 @@ impl Exit {
                 format!("restart node {node}: its new boot id proves that the old processes are dead")
             }
             Self::Heal(node) => format!("heal the link to {node}: its pods go on where they are"),
-            Self::DeletePod(_) | Self::Uncordon(_) | Self::ReadLogs(_) => String::new(),
+            Self::DeletePod(_) | Self::Uncordon(_) | Self::ReadLogs(_) | Self::ResumeRollout(_) => String::new(),
         }
     }
 }
@@ -223,6 +226,13 @@ fn explain_set(state: &State, key: &Key, set: &Set) -> Explanation {
         let inner = explain_pod(state, pod_key, pod);
         let sentence = format!("statefulset {name} waits for pod {} to go: {}", pod_key.name, inner.sentence);
         return Explanation { sentence, blocking: Some(format!("pod/{}", pod_key.name)), ..inner };
+    }
+    if set.current_revision != set.update_revision && set.spec.is_paused {
+        return Explanation {
+            sentence: format!("statefulset {name} has pods of two revisions: its rollout is paused"),
+            exits: vec![Exit::ResumeRollout(key.clone())],
+            ..Explanation::default()
+        };
     }
     if set.current_revision != set.update_revision {
         return Explanation {

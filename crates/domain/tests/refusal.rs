@@ -219,7 +219,7 @@ fn a_retried_request_is_applied_once() {
         actor: "user".into(),
         id: Some("attempt-1".into()),
         expected: None,
-        command: Command::ScaleSet { set: key("web"), replicas: 2, current: None },
+        command: Command::ScaleSet { set: key("web"), replicas: 2, current: None, force_unready: false },
     };
     let first = story.draft.submit(&request, 1).unwrap();
     story.scale("web", 5);

@@ -104,6 +104,12 @@ pub(crate) fn rejected(rejection: &Rejection) -> Status {
         Rejection::NodeIsAlive { .. } => (Code::FailedPrecondition, "NodeIsAlive"),
         Rejection::IncarnationSuperseded { .. } => (Code::FailedPrecondition, "IncarnationSuperseded"),
         Rejection::NameBelongsToOtherMachine { .. } => (Code::FailedPrecondition, "NameBelongsToOtherMachine"),
+        Rejection::RevisionUnknown { .. } => (Code::NotFound, "RevisionUnknown"),
+        Rejection::NothingToUndo { .. } => (Code::FailedPrecondition, "NothingToUndo"),
+        Rejection::RolloutIsPaused { .. } => (Code::FailedPrecondition, "RolloutIsPaused"),
+        Rejection::BudgetExhausted { .. } => (Code::ResourceExhausted, "BudgetExhausted"),
+        Rejection::BudgetsOverlap { .. } => (Code::FailedPrecondition, "BudgetsOverlap"),
+        Rejection::PodIsHeld { .. } => (Code::FailedPrecondition, "PodIsHeld"),
         Rejection::ClaimsCollide { .. } => (Code::FailedPrecondition, "ClaimsCollide"),
         Rejection::Invalid { .. } => (Code::InvalidArgument, "Invalid"),
     };

@@ -8,13 +8,13 @@ use domain::command::{Command, PodReport, Request};
 use domain::event::{Batch, Event, Registration, RemovalCause};
 use domain::id::Key;
 use domain::object::{
-    Attachment, Binding, Claim, Class, ContainerStatus, Deletion, Hold, Meta, Node, Phase, Pod, PodClaim, PodStatus,
-    Service, Set, TemplateRevision, Unplaced, Unreachable, Volume, VolumePhase,
+    Attachment, Binding, Budget, Claim, Class, ContainerStatus, Deletion, Hold, Meta, Node, Phase, Pod, PodClaim,
+    PodStatus, Service, Set, TemplateRevision, Unplaced, Unreachable, Volume, VolumePhase,
 };
 use domain::spec::{
-    AccessModes, Amount, AntiAffinity, ClaimSpec, ClaimTemplate, ClassSpec, Container, EnvValue, EnvVar, Mount,
-    NamedClaim, PodManagement, Port, Probe, ProbeAction, Reclaim, Resources, ServiceSpec, SetSpec, Taint, Template,
-    Toleration, UpdateStrategy, VolumeSpec,
+    AccessModes, Amount, AntiAffinity, BudgetBound, BudgetSpec, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec,
+    Container, EnvValue, EnvVar, Mount, NamedClaim, PodManagement, Port, Probe, ProbeAction, Reclaim, Resources,
+    Retention, ServiceSpec, SetSpec, Taint, Template, Toleration, UpdateStrategy, VolumeSpec,
 };
 use prost::encoding::WireType;
 
@@ -36,7 +36,7 @@ variants! {
         11: SetUpdated { 1: set, 2: labels, 3: annotations, 4: spec },
         12: SetScaled { 1: set, 2: replicas },
         13: SetRemoved { 1: set },
-        14: RevisionTargeted { 1: set, 2: revision, 3: number },
+        14: RevisionTargeted { 1: set, 2: revision, 3: number, 4: is_collision },
         15: RolloutCompleted { 1: set, 2: revision },
         16: RevisionForgotten { 1: set, 2: revision },
 
@@ -52,6 +52,7 @@ variants! {
         39: PodOrphaned { 1: pod, 2: uid },
         40: PodAdopted { 1: pod, 2: uid, 3: owner, 4: revision },
         41: PodBecameUnavailable { 1: pod, 2: uid },
+        42: PodMarked { 1: pod, 2: uid, 3: labels, 4: annotations },
 
         60: ClaimCreated { 1: claim, 2: labels, 3: spec, 4: annotations },
         61: ClaimBound { 1: claim, 2: volume },
@@ -73,6 +74,8 @@ variants! {
         91: ClassRemoved { 1: class },
         92: ServiceApplied { 1: service, 2: labels, 3: annotations, 4: spec },
         93: ServiceRemoved { 1: service },
+        94: BudgetApplied { 1: budget, 2: labels, 3: annotations, 4: spec },
+        95: BudgetRemoved { 1: budget },
 
         100: NodeRegistered { 1: node, 2: incarnation, 3: registration },
         101: NodeUpdated { 1: node, 2: registration },
@@ -82,6 +85,7 @@ variants! {
         105: NodeCordoned { 1: node },
         106: NodeUncordoned { 1: node },
         107: NodeRemoved { 1: node },
+        108: NodeMarked { 1: node, 2: labels, 3: annotations },
     }
 
     RemovalCause {
@@ -96,9 +100,13 @@ variants! {
         1: FormCluster { 1: cluster },
 
         10: ApplySet { 1: set, 2: labels, 3: annotations, 4: spec },
-        11: ScaleSet { 1: set, 2: replicas, 3: current },
+        11: ScaleSet { 1: set, 2: replicas, 3: current, 4: force_unready },
         12: DeleteSet { 1: set, 2: orphan },
+        13: UndoRollout { 1: set, 2: to },
+        14: PauseRollout { 1: set, 2: is_paused },
         20: DeletePod { 1: pod, 2: grace_ms, 3: force, 4: uid },
+        21: EvictPod { 1: pod, 2: grace_ms, 3: uid },
+        22: MarkPod { 1: pod, 2: labels, 3: annotations },
 
         30: ApplyClaim { 1: claim, 2: labels, 3: spec, 4: annotations },
         31: DeleteClaim { 1: claim },
@@ -108,10 +116,13 @@ variants! {
         35: DeleteClass { 1: class },
         40: ApplyService { 1: service, 2: labels, 3: annotations, 4: spec },
         41: DeleteService { 1: service },
+        42: ApplyBudget { 1: budget, 2: labels, 3: annotations, 4: spec },
+        43: DeleteBudget { 1: budget },
 
         50: CordonNode { 1: node },
         51: UncordonNode { 1: node },
         52: RemoveNode { 1: node },
+        53: MarkNode { 1: node, 2: labels, 3: annotations },
         60: RegisterNode { 1: node, 2: registration, 3: running },
         61: Report { 1: node, 2: incarnation, 3: reports, 4: ended, 5: removed_volumes },
         62: NoteSilence { 1: node, 2: incarnation, 3: heard_at_ms },
@@ -135,6 +146,7 @@ variants! {
 
     UpdateStrategy { 1: RollingUpdate { 1: partition, 2: max_unavailable }, 2: OnDelete }
     Amount { 1: Count(1: count), 2: Percent(1: percent) }
+    BudgetBound { 1: MinAvailable(1: amount), 2: MaxUnavailable(1: amount) }
     EnvValue { 1: Text(1: text), 2: Field(1: path) }
     ProbeAction { 1: Exec(1: command), 2: HttpGet { 1: path, 2: port, 3: host }, 3: TcpSocket { 1: port } }
 }
@@ -142,6 +154,7 @@ variants! {
 words! {
     PodManagement { 0: OrderedReady, 1: Parallel }
     Reclaim { 0: Delete, 1: Retain }
+    Retention { 0: Retain, 1: Delete }
     Phase { 0: Pending, 1: Running, 2: Succeeded, 3: Failed }
     VolumePhase { 0: Available, 1: Bound, 2: Released, 3: Deleting }
 }
@@ -150,8 +163,9 @@ words! {
 record! {
     SetSpec {
         1: replicas, 2: start, 3: selector, 4: service_name, 5: policy, 6: update, 7: template, 8: claim_templates,
-        9: min_ready_ms, 10: revision_history_max,
+        9: min_ready_ms, 10: revision_history_max, 11: retention, 12: is_paused,
     }
+    ClaimRetention { 1: when_deleted, 2: when_scaled }
     Template {
         1: hash, 2: labels, 3: annotations, 4: containers, 5: node_selector, 6: tolerations, 7: anti_affinity,
         8: grace_ms, 9: volumes,
@@ -181,13 +195,16 @@ record! {
         1: provisioner, 2: reclaim, 3: waits_for_consumer, 4: may_expand, 5: is_default, 6: parameters,
     }
     ServiceSpec { 1: selector, 2: ports, 3: publish_not_ready }
+    BudgetSpec { 1: selector, 2: bound, 3: evicts_unready }
 }
 
 // What is.
 record! {
     Meta { 1: uid, 2: generation, 3: modified, 4: created_at_ms, 5: labels, 6: annotations }
-    Set { 1: meta, 2: spec, 3: revisions, 4: current_revision, 5: update_revision, 6: incarnations }
-    TemplateRevision { 1: name, 2: number, 3: template }
+    Set {
+        1: meta, 2: spec, 3: revisions, 4: current_revision, 5: update_revision, 6: incarnations, 7: collision_count,
+    }
+    TemplateRevision { 1: name, 2: number, 3: template, 4: uid, 5: created_at_ms, 6: cause }
     Pod {
         1: meta, 2: set, 3: owner, 4: ordinal, 5: incarnation, 6: template, 7: revision, 8: service_name, 9: claims,
         10: binding, 11: status, 12: ready_at_ms, 13: is_available, 14: deletion, 15: hold, 16: unplaced,
@@ -206,9 +223,10 @@ record! {
     Attachment { 1: incarnation, 2: fence, 3: is_attached, 4: at_ms }
     Class { 1: meta, 2: spec }
     Service { 1: meta, 2: spec }
+    Budget { 1: meta, 2: spec }
     Node {
         1: meta, 2: incarnation, 3: boot_id, 4: machine_id, 5: capacity, 6: reserved, 7: pod_count, 8: pods_max,
-        9: taints, 10: is_cordoned, 11: unreachable, 12: leftovers, 13: info,
+        9: taints, 10: is_cordoned, 11: unreachable, 12: leftovers, 13: info, 14: own_labels,
     }
     Unreachable { 1: since, 2: at_ms, 3: heard_at_ms }
 }
@@ -224,4 +242,4 @@ record! {
     VolumeRemoval { 1: volume, 2: driver, 3: handle }
 }
 
-shared! { TemplateRevision, Set, Pod, Claim, Volume, Class, Service, Node }
+shared! { TemplateRevision, Set, Pod, Claim, Volume, Class, Service, Budget, Node }

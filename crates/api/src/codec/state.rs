@@ -24,6 +24,7 @@ impl Record for State {
         self.nodes.write_field(10, out);
         self.node_incarnations.write_field(11, out);
         self.requests.write_field(12, out);
+        self.budgets.write_field(13, out);
         for template in out.end_templates() {
             out.bytes(TEMPLATE, &template);
         }
@@ -52,7 +53,7 @@ fn templates(mut input: Decoder<'_>) -> Result<Vec<Arc<Template>>, CodecError> {
 fn decode_with_templates(input: &mut Decoder<'_>) -> Result<State, CodecError> {
     let (mut revision, mut at_ms, mut cluster) = (None, None, None);
     let (mut sets, mut pods, mut claims, mut volumes) = (None, None, None, None);
-    let (mut classes, mut services, mut nodes) = (None, None, None);
+    let (mut classes, mut services, mut budgets, mut nodes) = (None, None, None, None);
     let (mut node_incarnations, mut requests) = (None, None);
     while let Some((number, wire)) = input.key()? {
         match number {
@@ -68,6 +69,7 @@ fn decode_with_templates(input: &mut Decoder<'_>) -> Result<State, CodecError> {
             10 => Field::read_field(&mut nodes, wire, input)?,
             11 => Field::read_field(&mut node_incarnations, wire, input)?,
             12 => Field::read_field(&mut requests, wire, input)?,
+            13 => Field::read_field(&mut budgets, wire, input)?,
             _ => input.skip(number, wire)?,
         }
     }
@@ -84,5 +86,6 @@ fn decode_with_templates(input: &mut Decoder<'_>) -> Result<State, CodecError> {
     state.nodes = Field::finish(nodes)?;
     state.node_incarnations = Field::finish(node_incarnations)?;
     state.requests = Field::finish(requests)?;
+    state.budgets = Field::finish(budgets)?;
     Ok(state)
 }

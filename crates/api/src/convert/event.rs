@@ -44,15 +44,13 @@ pub fn sentence(event: &Event) -> String {
     let name = spoken(&key);
     match event {
         Event::ClusterFormed { .. } => format!("cluster {name} began"),
-        Event::SetCreated { spec, .. } => format!("set {name} was made with {} replicas", spec.replicas),
-        Event::SetUpdated { .. } => format!("set {name} was changed"),
-        Event::SetScaled { replicas, .. } => format!("set {name} was scaled to {replicas} replicas"),
-        Event::SetRemoved { .. } => format!("set {name} was deleted"),
-        Event::RevisionTargeted { revision, number, .. } => {
-            format!("set {name} rolls out revision {revision}, number {number}")
-        }
-        Event::RolloutCompleted { revision, .. } => format!("every pod of set {name} is at revision {revision}"),
-        Event::RevisionForgotten { revision, .. } => format!("set {name} forgot its unused revision {revision}"),
+        Event::SetCreated { .. }
+        | Event::SetUpdated { .. }
+        | Event::SetScaled { .. }
+        | Event::SetRemoved { .. }
+        | Event::RevisionTargeted { .. }
+        | Event::RolloutCompleted { .. }
+        | Event::RevisionForgotten { .. } => set_sentence(&name, event),
 
         Event::PodCreated { revision, .. } => format!("pod {name} was made at revision {revision}"),
         Event::PodBound { node, address, .. } => {
@@ -82,6 +80,7 @@ pub fn sentence(event: &Event) -> String {
         Event::PodResumed { .. } => format!("pod {name} goes on: its node is back with the same boot"),
         Event::PodOrphaned { .. } => format!("pod {name} lost its set and runs on"),
         Event::PodAdopted { revision, .. } => format!("pod {name} was taken over by its set at revision {revision}"),
+        Event::PodMarked { .. } => format!("pod {name} has other labels or annotations"),
 
         Event::ClaimCreated { .. }
         | Event::ClaimUpdated { .. }
@@ -96,12 +95,14 @@ pub fn sentence(event: &Event) -> String {
         | Event::VolumeRemoved { .. }
         | Event::AttachmentRequested { .. }
         | Event::VolumeAttached { .. }
-        | Event::AttachmentReleased { .. } => storage_sentence(&name, event),
+        | Event::AttachmentReleased { .. }
+        | Event::ClassApplied { .. }
+        | Event::ClassRemoved { .. } => storage_sentence(&name, event),
 
-        Event::ClassApplied { .. } => format!("class {name} was made or changed"),
-        Event::ClassRemoved { .. } => format!("class {name} is gone"),
         Event::ServiceApplied { .. } => format!("service {name} was made or changed"),
         Event::ServiceRemoved { .. } => format!("service {name} is gone"),
+        Event::BudgetApplied { .. } => format!("disruption budget {name} was made or changed"),
+        Event::BudgetRemoved { .. } => format!("disruption budget {name} is gone"),
 
         Event::NodeRegistered { .. }
         | Event::NodeUpdated { .. }
@@ -110,7 +111,23 @@ pub fn sentence(event: &Event) -> String {
         | Event::LeftoversEnded { .. }
         | Event::NodeCordoned { .. }
         | Event::NodeUncordoned { .. }
+        | Event::NodeMarked { .. }
         | Event::NodeRemoved { .. } => node_sentence(&name, event),
+    }
+}
+
+fn set_sentence(name: &str, event: &Event) -> String {
+    match event {
+        Event::SetCreated { spec, .. } => format!("set {name} was made with {} replicas", spec.replicas),
+        Event::SetUpdated { .. } => format!("set {name} was changed"),
+        Event::SetScaled { replicas, .. } => format!("set {name} was scaled to {replicas} replicas"),
+        Event::SetRemoved { .. } => format!("set {name} was deleted"),
+        Event::RevisionTargeted { revision, number, .. } => {
+            format!("set {name} rolls out revision {revision}, number {number}")
+        }
+        Event::RolloutCompleted { revision, .. } => format!("every pod of set {name} is at revision {revision}"),
+        Event::RevisionForgotten { revision, .. } => format!("set {name} forgot its unused revision {revision}"),
+        _ => unreachable!("sentence sends only events of sets here"),
     }
 }
 
@@ -137,7 +154,9 @@ fn storage_sentence(name: &str, event: &Event) -> String {
         Event::AttachmentReleased { node, cause, .. } => {
             format!("volume {name} is free of node {node}: {}", cause_sentence(cause))
         }
-        _ => unreachable!("sentence sends only events of claims and volumes here"),
+        Event::ClassApplied { .. } => format!("class {name} was made or changed"),
+        Event::ClassRemoved { .. } => format!("class {name} is gone"),
+        _ => unreachable!("sentence sends only events of storage here"),
     }
 }
 
@@ -159,6 +178,7 @@ fn node_sentence(name: &str, event: &Event) -> String {
         Event::LeftoversEnded { ended, .. } => format!("node {name} ended {} former pods", ended.len()),
         Event::NodeCordoned { .. } => format!("node {name} is cordoned: it gets no new pods"),
         Event::NodeUncordoned { .. } => format!("node {name} gets new pods again"),
+        Event::NodeMarked { .. } => format!("node {name} has other labels or annotations"),
         Event::NodeRemoved { .. } => format!("node {name} was removed by a person's word"),
         _ => unreachable!("sentence sends only events of nodes here"),
     }
@@ -209,7 +229,8 @@ fn details(event: &Event) -> BTreeMap<String, String> {
         | Event::PodHeld { .. }
         | Event::PodResumed { .. }
         | Event::PodOrphaned { .. }
-        | Event::PodAdopted { .. } => pod_details(event),
+        | Event::PodAdopted { .. }
+        | Event::PodMarked { .. } => pod_details(event),
         Event::ClaimBound { volume, .. } => vec![("volume", volume.to_string())],
         Event::AttachmentRequested { node, fence, .. } | Event::VolumeAttached { node, fence, .. } => {
             vec![("node", node.to_string()), ("fence", fence.to_string())]
@@ -243,6 +264,9 @@ fn details(event: &Event) -> BTreeMap<String, String> {
         | Event::ClassRemoved { .. }
         | Event::ServiceApplied { .. }
         | Event::ServiceRemoved { .. }
+        | Event::BudgetApplied { .. }
+        | Event::BudgetRemoved { .. }
+        | Event::NodeMarked { .. }
         | Event::NodeUpdated { .. }
         | Event::NodeCordoned { .. }
         | Event::NodeUncordoned { .. }
@@ -275,6 +299,7 @@ fn pod_details(event: &Event) -> Vec<(&'static str, String)> {
         Event::PodAdopted { revision, .. } => vec![("revision", revision.to_string())],
         Event::PodBecameAvailable { .. }
         | Event::PodBecameUnavailable { .. }
+        | Event::PodMarked { .. }
         | Event::PodResumed { .. }
         | Event::PodOrphaned { .. } => Vec::new(),
         _ => unreachable!("details sends only events of pods here"),

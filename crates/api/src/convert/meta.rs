@@ -9,6 +9,7 @@ use domain::id::Key;
 use domain::object::Meta;
 use domain::spec::Labels;
 use domain::uid_text;
+use std::collections::BTreeMap;
 
 /// The namespace of objects that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -39,6 +40,17 @@ pub(super) fn marks_from_wire(
         labels: at.to("labels").labels(&meta.labels)?,
         annotations: at.to("annotations").annotations(&meta.annotations)?,
     })
+}
+
+/// Reads labels and annotations by themselves.
+///
+/// # Errors
+/// The first key or value that breaks a rule.
+pub fn marks_of(
+    labels: &BTreeMap<String, String>,
+    annotations: &BTreeMap<String, String>,
+) -> Result<(Labels, Labels), FieldError> {
+    Ok((At::root("labels").labels(labels)?, At::root("annotations").annotations(annotations)?))
 }
 
 pub(super) fn meta_to_wire(state: &State, key: &Key, meta: &Meta) -> v1::ObjectMeta {

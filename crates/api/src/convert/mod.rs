@@ -1,6 +1,7 @@
 //! Between what users write and read (`v1`) and what the domain decides about: each object is checked once, here, and
 //! is valid from then on. Knows all rules that a single object can break; never looks at other objects to refuse one.
 
+mod budget;
 mod check;
 mod event;
 mod meta;
@@ -14,9 +15,10 @@ mod template;
 mod template_out;
 mod why;
 
+pub use budget::{budget_from_wire, budget_to_wire};
 pub use check::FieldError;
 pub use event::{events_to_wire, sentence};
-pub use meta::{DEFAULT_NAMESPACE, namespace_of};
+pub use meta::{DEFAULT_NAMESPACE, marks_of, namespace_of};
 pub use node::node_to_wire;
 pub use pod::{address_text, pod_to_wire};
 pub use service::{service_from_wire, service_to_wire};

@@ -12,7 +12,10 @@ use crate::v1;
 use domain::State;
 use domain::id::{Key, Ordinal, RevisionName};
 use domain::object::{Pod, Set};
-use domain::spec::{Amount, ClaimTemplate, Labels, PodManagement, SetSpec, Template, UpdateStrategy};
+use domain::spec::{
+    Amount, ClaimRetention, ClaimTemplate, Labels, PodManagement, Retention, SetSpec, Template, UpdateStrategy,
+};
+use domain::uid_text;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -53,6 +56,11 @@ pub fn set_from_wire(wire: &v1::StatefulSet) -> Result<(Key, Labels, Labels, Set
         claim_templates,
         min_ready_ms: at.to("minReadySeconds").seconds(spec.min_ready_seconds.into())?,
         revision_history_max: at.to("revisionHistoryLimit").count(history)?,
+        retention: retention_from_wire(
+            spec.persistent_volume_claim_retention_policy.as_ref(),
+            at.to("persistentVolumeClaimRetentionPolicy"),
+        )?,
+        is_paused: spec.paused,
     };
     Ok((key, labels, annotations, spec))
 }
@@ -113,6 +121,29 @@ fn claim_templates_from_wire(wire: &[v1::PersistentVolumeClaim], at: At<'_>) -> 
     Ok(templates)
 }
 
+fn retention_from_wire(
+    wire: Option<&v1::StatefulSetPersistentVolumeClaimRetentionPolicy>,
+    at: At<'_>,
+) -> Result<ClaimRetention, FieldError> {
+    let Some(wire) = wire else { return Ok(ClaimRetention::default()) };
+    let words = [("Retain", Retention::Retain), ("Delete", Retention::Delete)];
+    Ok(ClaimRetention {
+        when_deleted: at.to("whenDeleted").word(&wire.when_deleted, &words)?,
+        when_scaled: at.to("whenScaled").word(&wire.when_scaled, &words)?,
+    })
+}
+
+fn retention_to_wire(retention: ClaimRetention) -> v1::StatefulSetPersistentVolumeClaimRetentionPolicy {
+    let word = |retention| match retention {
+        Retention::Retain => "Retain".to_owned(),
+        Retention::Delete => "Delete".to_owned(),
+    };
+    v1::StatefulSetPersistentVolumeClaimRetentionPolicy {
+        when_deleted: word(retention.when_deleted),
+        when_scaled: word(retention.when_scaled),
+    }
+}
+
 fn update_from_wire(
     wire: Option<&v1::StatefulSetUpdateStrategy>,
     start: Ordinal,
@@ -140,11 +171,26 @@ fn update_from_wire(
 
 fn amount_from_wire(wire: Option<&str>, at: At<'_>) -> Result<Amount, FieldError> {
     let Some(text) = wire.filter(|text| !text.is_empty()) else { return Ok(Amount::Count(1)) };
-    let amount = match text.strip_suffix('%') {
-        Some(percent) => percent.parse().ok().filter(|percent| (1..=100).contains(percent)).map(Amount::Percent),
-        None => text.parse().ok().filter(|count| 0 < *count).map(Amount::Count),
-    };
-    amount.ok_or_else(|| at.refuse(format_args!("must be a number above 0, or 1% to 100%, and is {text:?}")))
+    match parse_amount(text) {
+        Some(amount) if amount != Amount::Count(0) && amount != Amount::Percent(0) => Ok(amount),
+        _ => Err(at.refuse(format_args!("must be a number above 0, or 1% to 100%, and is {text:?}"))),
+    }
+}
+
+/// A count, or a share of at most 100%.
+pub(super) fn parse_amount(text: &str) -> Option<Amount> {
+    match text.strip_suffix('%') {
+        Some(percent) => percent.parse().ok().filter(|percent| *percent <= 100).map(Amount::Percent),
+        None => text.parse().ok().map(Amount::Count),
+    }
+}
+
+/// An amount as it is written.
+pub(super) fn amount_text(amount: Amount) -> String {
+    match amount {
+        Amount::Count(count) => count.to_string(),
+        Amount::Percent(percent) => format!("{percent}%"),
+    }
 }
 
 /// Writes a set, with the counts of its pods (semantics A14).
@@ -174,6 +220,8 @@ fn spec_to_wire(spec: &SetSpec) -> v1::StatefulSetSpec {
         revision_history_limit: Some(number(spec.revision_history_max)),
         min_ready_seconds: i32::try_from(spec.min_ready_ms / 1000).unwrap_or(i32::MAX),
         ordinals: (spec.start != Ordinal(0)).then(|| v1::StatefulSetOrdinals { start: number(spec.start.0) }),
+        persistent_volume_claim_retention_policy: Some(retention_to_wire(spec.retention)),
+        paused: spec.is_paused,
     }
 }
 
@@ -199,10 +247,7 @@ fn update_to_wire(update: UpdateStrategy) -> v1::StatefulSetUpdateStrategy {
             r#type: "RollingUpdate".to_owned(),
             rolling_update: Some(v1::RollingUpdateStatefulSetStrategy {
                 partition: Some(number(partition.0)),
-                max_unavailable: Some(match max_unavailable {
-                    Amount::Count(count) => count.to_string(),
-                    Amount::Percent(percent) => format!("{percent}%"),
-                }),
+                max_unavailable: Some(amount_text(max_unavailable)),
             }),
         },
     }
@@ -225,7 +270,7 @@ fn status_to_wire(state: &State, key: &Key, set: &Set) -> v1::StatefulSetStatus 
         updated_replicas: at_revision(&set.update_revision),
         current_revision: set.current_revision.to_string(),
         update_revision: set.update_revision.to_string(),
-        collision_count: None,
+        collision_count: Some(number(set.collision_count)),
         conditions: held_condition(state, key).into_iter().collect(),
     }
 }
@@ -238,7 +283,7 @@ fn held_condition(state: &State, key: &Key) -> Option<v1::Condition> {
     Some(condition("Held", "True", since_ms, "NodeUnreachable", &message))
 }
 
-/// Writes the templates that a set remembers, oldest first.
+/// Writes the templates that a set remembers, the lowest number first.
 #[must_use]
 pub fn set_revisions_to_wire(state: &State, key: &Key, set: &Set) -> Vec<v1::ControllerRevision> {
     let revision = |revision: &Arc<domain::object::TemplateRevision>| v1::ControllerRevision {
@@ -247,8 +292,13 @@ pub fn set_revisions_to_wire(state: &State, key: &Key, set: &Set) -> Vec<v1::Con
         metadata: Some(v1::ObjectMeta {
             name: revision.name.to_string(),
             namespace: key.namespace.to_string(),
-            creation_timestamp: format_ms(set.meta.created_at_ms),
+            uid: uid_text(&state.cluster, revision.uid),
+            creation_timestamp: format_ms(revision.created_at_ms),
             labels: labels_to_wire(&revision.template.labels),
+            annotations: (!revision.cause.as_str().is_empty())
+                .then(|| (domain::ANNOTATION_CHANGE_CAUSE.to_owned(), revision.cause.to_string()))
+                .into_iter()
+                .collect(),
             owner_references: vec![owner_to_wire(state, key.name.as_str(), set.meta.uid)],
             ..v1::ObjectMeta::default()
         }),
@@ -257,7 +307,9 @@ pub fn set_revisions_to_wire(state: &State, key: &Key, set: &Set) -> Vec<v1::Con
         }),
         revision: i64::try_from(revision.number).unwrap_or(i64::MAX),
     };
-    set.revisions.iter().map(revision).collect()
+    let mut revisions: Vec<_> = set.revisions.iter().collect();
+    revisions.sort_by_key(|revision| revision.number);
+    revisions.into_iter().map(revision).collect()
 }
 
 /// A number as Kubernetes' fields hold it.

@@ -2,7 +2,7 @@
 
 use super::check::{At, FieldError, labels_to_wire};
 use super::meta::{Marks, cluster_meta_to_wire, condition, marks_from_wire, meta_to_wire, namespace_of};
-use super::template::quantity;
+use super::template::{quantity, selector_from_wire};
 use crate::name::{check_label, check_label_value, check_subdomain};
 use crate::quantity::{format_bytes, parse_bytes};
 use crate::time::format_ms;
@@ -64,7 +64,10 @@ pub(super) fn claim_spec_from_wire(
             .filter(|bytes| 0 < *bytes)
             .ok_or_else(|| requests_at.to("storage").refuse("is required, and must be above 0"))?,
         volume,
-        selector: Labels::new(),
+        selector: match &wire.selector {
+            None => Labels::new(),
+            selector => selector_from_wire(selector.as_ref(), at.to("selector"))?,
+        },
     })
 }
 
@@ -116,6 +119,10 @@ pub(super) fn claim_spec_to_wire(spec: &ClaimSpec) -> v1::PersistentVolumeClaimS
         }),
         storage_class_name: spec.class.as_ref().map(ToString::to_string),
         volume_name: spec.volume.as_ref().map(ToString::to_string).unwrap_or_default(),
+        selector: (!spec.selector.is_empty()).then(|| v1::LabelSelector {
+            match_labels: labels_to_wire(&spec.selector),
+            ..v1::LabelSelector::default()
+        }),
     }
 }
 

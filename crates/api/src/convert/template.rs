@@ -290,15 +290,13 @@ fn affinity_term_from_wire(wire: &v1::PodAffinityTerm, at: At<'_>) -> Result<Lab
 }
 
 /// Reads a selector that must not be empty.
-fn selector_from_wire(wire: Option<&v1::LabelSelector>, at: At<'_>) -> Result<Labels, FieldError> {
+pub(super) fn selector_from_wire(wire: Option<&v1::LabelSelector>, at: At<'_>) -> Result<Labels, FieldError> {
     let wire = at.required(wire)?;
     let mut labels = at.to("matchLabels").labels(&wire.match_labels)?;
     for (index, condition) in wire.match_expressions.iter().enumerate() {
         let at = at.item("matchExpressions", index);
         let ("In", [value]) = (condition.operator.as_str(), condition.values.as_slice()) else {
-            return Err(
-                at.refuse("must be In with one value: pods to keep away from are named by labels that they have")
-            );
+            return Err(at.refuse("must be In with one value: only labels with their values are selected by"));
         };
         let one = BTreeMap::from([(condition.key.clone(), value.clone())]);
         labels.append(&mut at.labels(&one)?);

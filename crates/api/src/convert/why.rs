@@ -48,7 +48,7 @@ pub(super) fn exit_to_wire(exit: &Exit) -> v1::Exit {
         Exit::ForceDelete(_) => "PodForceDeleted",
         Exit::RestartNode(_) => "NodeRestarted",
         Exit::Heal(_) => "NodeReturned",
-        Exit::DeletePod(_) | Exit::Uncordon(_) | Exit::ReadLogs(_) => "",
+        Exit::DeletePod(_) | Exit::Uncordon(_) | Exit::ReadLogs(_) | Exit::ResumeRollout(_) => "",
     };
     v1::Exit { r#type: kind.to_owned(), command: exit.command().unwrap_or_default(), message: exit.meaning() }
 }

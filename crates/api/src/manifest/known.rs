@@ -20,7 +20,6 @@ const KINDS_ELSEWHERE: &[&str] = &[
     "MutatingWebhookConfiguration",
     "Namespace",
     "NetworkPolicy",
-    "PodDisruptionBudget",
     "PodTemplate",
     "PriorityClass",
     "ReplicaSet",
@@ -43,7 +42,6 @@ const KINDS_ELSEWHERE: &[&str] = &[
 /// Fields of Kubernetes that are refused by name, per message of `objects.proto`.
 pub(super) const FIELDS_ELSEWHERE: &[(&str, &[&str])] = &[
     ("ObjectMeta", &["finalizers", "generateName", "managedFields", "selfLink"]),
-    ("StatefulSetSpec", &["persistentVolumeClaimRetentionPolicy"]),
     ("StatefulSetSelector", &["matchExpressions"]),
     (
         "PodSpec",
@@ -165,10 +163,7 @@ pub(super) const FIELDS_ELSEWHERE: &[(&str, &[&str])] = &[
         &["allocatedResources", "allocatedResourcesStatus", "resources", "stopSignal", "user", "volumeMounts"],
     ),
     ("ContainerStateTerminated", &["containerID"]),
-    (
-        "PersistentVolumeClaimSpec",
-        &["dataSource", "dataSourceRef", "selector", "volumeAttributesClassName", "volumeMode"],
-    ),
+    ("PersistentVolumeClaimSpec", &["dataSource", "dataSourceRef", "volumeAttributesClassName", "volumeMode"]),
     (
         "PersistentVolumeClaimStatus",
         &["allocatedResourceStatuses", "allocatedResources", "currentVolumeAttributesClassName", "modifyVolumeStatus"],

@@ -83,6 +83,8 @@ objects! {
     Node(v1::Node) = "v1" "Node" false,
     /// A headless service.
     Service(v1::Service) = "v1" "Service" true,
+    /// How many pods may be away.
+    PodDisruptionBudget(v1::PodDisruptionBudget) = "policy/v1" "PodDisruptionBudget" true,
     /// A volume on a node.
     VolumeAttachment(v1::VolumeAttachment) = "storage.k8s.io/v1" "VolumeAttachment" false,
     /// A template that a set has had.

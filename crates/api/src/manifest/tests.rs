@@ -222,9 +222,9 @@ const MISTAKES: [(&str, &str, &str); 22] = [
         "f.yaml:52:20: `accessModes` must be a list, not the string \"all\" (in spec.volumeClaimTemplates[0].spec)",
     ),
     (
-        "serviceName: web",
-        "persistentVolumeClaimRetentionPolicy: {}",
-        "f.yaml:6:3: `persistentVolumeClaimRetentionPolicy` is known to Kubernetes, not supported here (in spec)",
+        "  selector:\n    matchLabels:",
+        "  selector:\n    matchExpressions: []\n    matchLabels:",
+        "f.yaml:9:5: `matchExpressions` is known to Kubernetes, not supported here (in spec.selector)",
     ),
     (
         "      containers:",

@@ -7,9 +7,9 @@ use domain::event::{Event, Registration, RemovalCause};
 use domain::id::{Fence, Incarnation, Key, Ordinal, Revision, Uid};
 use domain::object::{ContainerStatus, Phase, PodClaim, PodStatus, Unplaced};
 use domain::spec::{
-    AccessModes, Amount, AntiAffinity, ClaimSpec, ClaimTemplate, ClassSpec, Container, EnvValue, EnvVar, Labels, Mount,
-    NamedClaim, PodManagement, Port, Probe, ProbeAction, Reclaim, Resources, ServiceSpec, SetSpec, Taint, Template,
-    Toleration, UpdateStrategy, VolumeSpec,
+    AccessModes, Amount, AntiAffinity, BudgetBound, BudgetSpec, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec,
+    Container, EnvValue, EnvVar, Labels, Mount, NamedClaim, PodManagement, Port, Probe, ProbeAction, Reclaim,
+    Resources, Retention, ServiceSpec, SetSpec, Taint, Template, Toleration, UpdateStrategy, VolumeSpec,
 };
 use std::sync::Arc;
 
@@ -109,6 +109,22 @@ fn set_spec() -> SetSpec {
         }],
         min_ready_ms: 5_000,
         revision_history_max: 10,
+        retention: ClaimRetention::default(),
+        is_paused: false,
+    }
+}
+
+/// With what later versions added.
+fn newer_set_spec() -> SetSpec {
+    let retention = ClaimRetention { when_deleted: Retention::Delete, when_scaled: Retention::Delete };
+    SetSpec { retention, is_paused: true, ..set_spec() }
+}
+
+fn budget_spec() -> BudgetSpec {
+    BudgetSpec {
+        selector: labels(&[("app", "web")]),
+        bound: BudgetBound::MinAvailable(Amount::Percent(50)),
+        evicts_unready: true,
     }
 }
 
@@ -210,9 +226,11 @@ fn set_events() -> Vec<Event> {
             spec: SetSpec { update: UpdateStrategy::OnDelete, ..set_spec() },
         },
         Event::SetUpdated { set: set(), labels, annotations, spec: set_spec() },
+        Event::SetUpdated { set: set(), labels: [].into(), annotations: [].into(), spec: newer_set_spec() },
         Event::SetScaled { set: set(), replicas: 5 },
         Event::SetRemoved { set: set() },
-        Event::RevisionTargeted { set: set(), revision: "web-1a2b".into(), number: 4 },
+        Event::RevisionTargeted { set: set(), revision: "web-1a2b".into(), number: 4, is_collision: false },
+        Event::RevisionTargeted { set: set(), revision: "web-1a2b-5".into(), number: 5, is_collision: true },
         Event::RolloutCompleted { set: set(), revision: "web-1a2b".into() },
         Event::RevisionForgotten { set: set(), revision: "web-0f0f".into() },
     ]
@@ -237,7 +255,8 @@ fn pod_events() -> Vec<Event> {
         Event::PodResumed { pod: pod.clone(), uid },
         Event::PodOrphaned { pod: pod.clone(), uid },
         Event::PodAdopted { pod: pod.clone(), uid, owner: Uid(2), revision: "web-1a2b".into() },
-        Event::PodBecameUnavailable { pod, uid },
+        Event::PodBecameUnavailable { pod: pod.clone(), uid },
+        Event::PodMarked { pod, uid, labels: labels(&[("app", "web")]), annotations: labels(&[("note", "pod")]) },
     ]
 }
 
@@ -306,6 +325,19 @@ fn other_events() -> Vec<Event> {
             spec: service_spec(),
         },
         Event::ServiceRemoved { service: Key::new("default", "web-svc") },
+        Event::BudgetApplied {
+            budget: set(),
+            labels: labels(&[("app", "web")]),
+            annotations: labels(&[("note", "budget")]),
+            spec: budget_spec(),
+        },
+        Event::BudgetApplied {
+            budget: set(),
+            labels: [].into(),
+            annotations: [].into(),
+            spec: BudgetSpec { bound: BudgetBound::MaxUnavailable(Amount::Count(0)), ..budget_spec() },
+        },
+        Event::BudgetRemoved { budget: set() },
         Event::ClassApplied {
             class: "fast".into(),
             spec: class_spec(),
@@ -325,6 +357,11 @@ fn node_events() -> Vec<Event> {
         Event::LeftoversEnded { node: node.clone(), ended: vec![Uid(3)] },
         Event::NodeCordoned { node: node.clone() },
         Event::NodeUncordoned { node: node.clone() },
+        Event::NodeMarked {
+            node: node.clone(),
+            labels: labels(&[("rack", "r1")]),
+            annotations: labels(&[("note", "node")]),
+        },
         Event::NodeRemoved { node },
     ]
 }
@@ -340,8 +377,20 @@ pub(crate) fn commands() -> Vec<Command> {
     vec![
         Command::FormCluster { cluster: "c-1".into() },
         Command::ApplySet { set: set(), labels: labels.clone(), annotations: labels.clone(), spec: set_spec() },
-        Command::ScaleSet { set: set(), replicas: 4, current: Some(0) },
+        Command::ScaleSet { set: set(), replicas: 4, current: Some(0), force_unready: true },
         Command::DeleteSet { set: set(), orphan: true },
+        Command::UndoRollout { set: set(), to: Some(0) },
+        Command::PauseRollout { set: set(), is_paused: true },
+        Command::EvictPod { pod: pod(), grace_ms: Some(0), uid: Some("c-12".into()) },
+        Command::MarkPod { pod: pod(), labels: labels.clone(), annotations: labels.clone() },
+        Command::ApplyBudget {
+            budget: set(),
+            labels: labels.clone(),
+            annotations: labels.clone(),
+            spec: budget_spec(),
+        },
+        Command::DeleteBudget { budget: set() },
+        Command::MarkNode { node: node.clone(), labels: labels.clone(), annotations: labels.clone() },
         Command::DeletePod { pod: pod(), grace_ms: Some(0), force: true, uid: Some("c-12".into()) },
         Command::ApplyClaim { claim: claim(), labels: labels.clone(), spec: claim_spec(), annotations: labels.clone() },
         Command::DeleteClaim { claim: claim() },
@@ -440,7 +489,7 @@ pub(crate) fn state() -> State {
     state.apply(&set_events().remove(0));
     state.apply(&node_events().remove(0));
     state.apply(&Event::SetCreated { set: set(), labels: Labels::new(), annotations: Labels::new(), spec: set_spec() });
-    state.apply(&Event::RevisionTargeted { set: set(), revision: "web-1a2b".into(), number: 1 });
+    state.apply(&Event::RevisionTargeted { set: set(), revision: "web-1a2b".into(), number: 1, is_collision: false });
     for event in [&claim_events()[0], &volume_events()[0], &claim_events()[1], &volume_events()[4]] {
         state.apply(event);
     }
@@ -449,6 +498,12 @@ pub(crate) fn state() -> State {
         state.apply(&Event::PodCreated { set: set(), ordinal, revision, claims: pod_claims() });
     }
     state.apply(&pod_events().remove(1));
+    state.apply(&Event::BudgetApplied {
+        budget: set(),
+        labels: [].into(),
+        annotations: [].into(),
+        spec: budget_spec(),
+    });
     let uid = state.pods.get(&pod()).expect("created above").meta.uid;
     let batch = domain::Batch {
         base: state.revision,

@@ -2,12 +2,13 @@
 //! what follows by itself is the planners' (`plan`).
 
 mod node;
+mod pod;
 mod set;
 mod storage;
 
 use crate::command::{Command, Rejection, Request};
 use crate::event::{Event, RemovalCause};
-use crate::id::{Key, Name, Revision, uid_text};
+use crate::id::{Key, Revision};
 use crate::object::{Meta, Pod};
 use crate::state::State;
 
@@ -25,9 +26,15 @@ pub(crate) fn decide(state: &State, request: &Request, _at_ms: u64) -> Decision 
         }
         Command::FormCluster { .. } | Command::PassTime => Ok(Vec::new()),
         Command::ApplySet { set, labels, annotations, spec } => set::apply(state, set, labels, annotations, spec),
-        Command::ScaleSet { set, replicas, current } => set::scale(state, set, *replicas, *current),
+        Command::ScaleSet { set, replicas, current, force_unready } => {
+            set::scale(state, set, *replicas, *current, *force_unready)
+        }
+        Command::UndoRollout { set, to } => set::undo(state, set, *to),
+        Command::PauseRollout { set, is_paused } => set::pause(state, set, *is_paused),
         Command::DeleteSet { set, orphan } => set::delete(state, set, *orphan),
-        Command::DeletePod { pod, grace_ms, force, uid } => delete_pod(state, pod, *grace_ms, *force, uid.as_ref()),
+        Command::DeletePod { pod, grace_ms, force, uid } => pod::delete(state, pod, *grace_ms, *force, uid.as_ref()),
+        Command::EvictPod { pod, grace_ms, uid } => pod::evict(state, pod, *grace_ms, uid.as_ref()),
+        Command::MarkPod { pod, labels, annotations } => pod::mark(state, pod, labels, annotations),
         Command::ApplyClaim { claim, labels, spec, annotations } => {
             storage::apply_claim(state, claim, labels, annotations, spec)
         }
@@ -44,6 +51,11 @@ pub(crate) fn decide(state: &State, request: &Request, _at_ms: u64) -> Decision 
             Ok(storage::apply_service(state, service, labels, annotations, spec))
         }
         Command::DeleteService { service } => storage::delete_service(state, service),
+        Command::ApplyBudget { budget, labels, annotations, spec } => {
+            Ok(storage::apply_budget(state, budget, labels, annotations, spec))
+        }
+        Command::DeleteBudget { budget } => storage::delete_budget(state, budget),
+        Command::MarkNode { node, labels, annotations } => node::mark(state, node, labels, annotations),
         Command::CordonNode { node } => node::cordon(state, node, true),
         Command::UncordonNode { node } => node::cordon(state, node, false),
         Command::RemoveNode { node } => node::remove(state, node),
@@ -79,10 +91,17 @@ fn check_expected(state: &State, request: &Request) -> Result<(), Rejection> {
 fn target(state: &State, command: &Command) -> Option<(&'static str, String, Option<Revision>)> {
     let named = |kind, key: &Key, meta: Option<&Meta>| (kind, key.name.to_string(), meta.map(|meta| meta.modified));
     let (kind, name, modified) = match command {
-        Command::ApplySet { set, .. } | Command::ScaleSet { set, .. } | Command::DeleteSet { set, .. } => {
-            named("statefulset", set, state.sets.get(set).map(|s| &s.meta))
+        Command::ApplySet { set, .. }
+        | Command::ScaleSet { set, .. }
+        | Command::UndoRollout { set, .. }
+        | Command::PauseRollout { set, .. }
+        | Command::DeleteSet { set, .. } => named("statefulset", set, state.sets.get(set).map(|s| &s.meta)),
+        Command::DeletePod { pod, .. } | Command::EvictPod { pod, .. } | Command::MarkPod { pod, .. } => {
+            named("pod", pod, state.pods.get(pod).map(|p| &p.meta))
         }
-        Command::DeletePod { pod, .. } => named("pod", pod, state.pods.get(pod).map(|p| &p.meta)),
+        Command::ApplyBudget { budget, .. } | Command::DeleteBudget { budget } => {
+            named("poddisruptionbudget", budget, state.budgets.get(budget).map(|b| &b.meta))
+        }
         Command::ApplyClaim { claim, .. } | Command::DeleteClaim { claim } => {
             named("persistentvolumeclaim", claim, state.claims.get(claim).map(|c| &c.meta))
         }
@@ -95,9 +114,10 @@ fn target(state: &State, command: &Command) -> Option<(&'static str, String, Opt
         Command::ApplyClass { class, .. } | Command::DeleteClass { class } => {
             ("storageclass", class.to_string(), state.classes.get(class).map(|c| c.meta.modified))
         }
-        Command::CordonNode { node } | Command::UncordonNode { node } | Command::RemoveNode { node } => {
-            ("node", node.to_string(), state.nodes.get(node).map(|n| n.meta.modified))
-        }
+        Command::CordonNode { node }
+        | Command::UncordonNode { node }
+        | Command::MarkNode { node, .. }
+        | Command::RemoveNode { node } => ("node", node.to_string(), state.nodes.get(node).map(|n| n.meta.modified)),
         Command::FormCluster { .. }
         | Command::RegisterNode { .. }
         | Command::Report { .. }
@@ -105,25 +125,6 @@ fn target(state: &State, command: &Command) -> Option<(&'static str, String, Opt
         | Command::PassTime => return None,
     };
     Some((kind, name, modified))
-}
-
-fn delete_pod(state: &State, key: &Key, grace_ms: Option<u64>, force: bool, uid: Option<&Name>) -> Decision {
-    let pod = state.pods.get(key).ok_or_else(|| not_found("pod", &key.name))?;
-    let actual = uid_text(&state.cluster, pod.meta.uid);
-    if let Some(expected) = uid.filter(|uid| uid.as_str() != actual) {
-        return Err(Rejection::UidMoved { name: key.name.to_string(), expected: expected.to_string(), actual });
-    }
-    if force && pod.hold.is_some() {
-        return Ok(removal(state, key, pod, &RemovalCause::ForceDeleted));
-    }
-    let wanted = grace_ms.unwrap_or(pod.template.grace_ms);
-    // A stop that is under way may be hastened, never put off (semantics A8-96).
-    let grace_ms = pod.deletion.as_ref().map_or(wanted, |d| d.grace_ms.min(wanted));
-    let is_forced = force || pod.deletion.as_ref().is_some_and(|d| d.is_forced);
-    if pod.deletion.as_ref().is_some_and(|d| d.grace_ms == grace_ms && d.is_forced == is_forced) {
-        return Ok(Vec::new());
-    }
-    Ok(vec![Event::PodDeletionRequested { pod: key.clone(), uid: pod.meta.uid, grace_ms, is_forced }])
 }
 
 /// The end of a pod, and of its hold on its volumes.

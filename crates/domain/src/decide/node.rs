@@ -3,8 +3,9 @@
 use super::{Decision, not_found, removal};
 use crate::command::{PodReport, Rejection};
 use crate::event::{Event, Registration, RemovalCause};
-use crate::id::{Incarnation, NodeName, Uid, VolumeName};
+use crate::id::{Incarnation, Name, NodeName, Uid, VolumeName};
 use crate::object::{Node, Pod, VolumePhase};
+use crate::spec::Labels;
 use crate::state::State;
 
 pub(super) fn cordon(state: &State, name: &NodeName, wanted: bool) -> Decision {
@@ -14,6 +15,18 @@ pub(super) fn cordon(state: &State, name: &NodeName, wanted: bool) -> Decision {
     }
     let node = name.clone();
     Ok(vec![if wanted { Event::NodeCordoned { node } } else { Event::NodeUncordoned { node } }])
+}
+
+/// What people wrote: all labels but those that the agent gives with the same value.
+pub(super) fn mark(state: &State, name: &NodeName, labels: &Labels, annotations: &Labels) -> Decision {
+    let node = state.nodes.get(name).ok_or_else(|| not_found("node", name))?;
+    let is_given =
+        |label: &Name, value: &Name| !node.own_labels.contains_key(label) && node.meta.labels.get(label) == Some(value);
+    let own: Labels = labels.iter().filter(|(l, v)| !is_given(l, v)).map(|(l, v)| (l.clone(), v.clone())).collect();
+    if node.own_labels == own && node.meta.annotations == *annotations {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Event::NodeMarked { node: name.clone(), labels: own, annotations: annotations.clone() }])
 }
 
 /// Exit: a person says that the node is gone (Decision 5). Refused while its heartbeats say otherwise.
@@ -92,7 +105,7 @@ fn resumed(state: &State, name: &NodeName, node: &Node, registration: &Registrat
     }
     let is_same = node.capacity == registration.capacity
         && node.pods_max == registration.pods_max
-        && node.meta.labels == registration.labels
+        && node.given_labels().eq(&registration.labels)
         && node.taints == registration.taints
         && node.info == registration.info;
     if !is_same {

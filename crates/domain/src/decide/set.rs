@@ -2,11 +2,15 @@
 
 use super::{Decision, not_found};
 use crate::command::Rejection;
+use crate::draft::class_of;
 use crate::event::Event;
 use crate::id::Key;
-use crate::object::Pod;
-use crate::spec::{Labels, SetSpec};
+use crate::object::{Pod, Set};
+use crate::plan::claim_ends;
+use crate::spec::{ClaimSpec, ClaimTemplate, Labels, Retention, SetSpec};
 use crate::state::State;
+use std::cmp::Reverse;
+use std::sync::Arc;
 
 pub(super) fn apply(state: &State, key: &Key, labels: &Labels, annotations: &Labels, spec: &SetSpec) -> Decision {
     let Some(set) = state.sets.get(key) else {
@@ -28,9 +32,10 @@ pub(super) fn apply(state: &State, key: &Key, labels: &Labels, annotations: &Lab
     if set.spec.policy != spec.policy {
         return Err(immutable("spec.podManagementPolicy"));
     }
-    if set.spec.claim_templates != spec.claim_templates {
+    if !is_growth(&set.spec.claim_templates, &spec.claim_templates) {
         return Err(immutable("spec.volumeClaimTemplates"));
     }
+    refuse_growth(state, key, &set.spec.claim_templates, &spec.claim_templates)?;
     let mut spec = spec.clone();
     if set.spec.template.means_same(&spec.template) {
         spec.template.clone_from(&set.spec.template);
@@ -55,6 +60,32 @@ fn no_longer_available(state: &State, key: &Key, spec: &SetSpec) -> Vec<Event> {
         .collect()
 }
 
+/// Whether claim templates differ in nothing but a larger size (Decision 11).
+fn is_growth(old: &[ClaimTemplate], new: &[ClaimTemplate]) -> bool {
+    old.len() == new.len()
+        && old.iter().zip(new).all(|(old, new)| {
+            let spec = ClaimSpec { request_bytes: new.spec.request_bytes, ..old.spec.clone() };
+            old.spec.request_bytes <= new.spec.request_bytes && *new == ClaimTemplate { spec, ..old.clone() }
+        })
+}
+
+/// What grows must be able to.
+fn refuse_growth(state: &State, key: &Key, old: &[ClaimTemplate], new: &[ClaimTemplate]) -> Result<(), Rejection> {
+    let grown = old.iter().zip(new).filter(|(old, new)| old != new).map(|(_, new)| new);
+    for template in grown {
+        let class = class_of(state, template.spec.class.as_ref());
+        if !class.is_some_and(|(_, class)| class.spec.may_expand) {
+            return Err(Rejection::Invalid {
+                kind: "statefulset",
+                name: key.name.to_string(),
+                field: "spec.volumeClaimTemplates",
+                rule: format!("the storage class of {:?} does not allow volumes to grow", template.name.as_str()),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Two sets whose claims have the same names would share data (Decision 9).
 fn refuse_collision(state: &State, key: &Key, spec: &SetSpec) -> Result<(), Rejection> {
     let stem = |set: &Key, template: &crate::spec::ClaimTemplate| format!("{}-{}", template.name, set.name);
@@ -70,33 +101,96 @@ fn refuse_collision(state: &State, key: &Key, spec: &SetSpec) -> Result<(), Reje
     Ok(())
 }
 
-pub(super) fn scale(state: &State, key: &Key, replicas: u32, current: Option<u32>) -> Decision {
-    let set = state.sets.get(key).ok_or_else(|| not_found("statefulset", &key.name))?;
+pub(super) fn scale(state: &State, key: &Key, replicas: u32, current: Option<u32>, force_unready: bool) -> Decision {
+    let set = find(state, key)?;
     let actual = set.spec.replicas;
     if let Some(expected) = current
         && expected != actual
     {
         return Err(Rejection::ReplicasMoved { name: key.name.to_string(), expected, actual });
     }
-    if actual == replicas {
-        return Ok(Vec::new());
+    let mut events = Vec::new();
+    if actual != replicas {
+        events.push(Event::SetScaled { set: key.clone(), replicas });
     }
-    Ok(vec![Event::SetScaled { set: key.clone(), replicas }])
+    if force_unready {
+        events.extend(end_unready(state, key, &SetSpec { replicas, ..set.spec.clone() }));
+    }
+    Ok(events)
+}
+
+/// Decision 10: pods beyond the wanted number that are not ready go at once, from the top. A held one stays.
+fn end_unready(state: &State, key: &Key, spec: &SetSpec) -> Vec<Event> {
+    let mut condemned: Vec<_> = state
+        .members(key)
+        .filter(|(_, pod)| !spec.keeps(pod.ordinal) && !pod.is_ready())
+        .filter(|(_, pod)| pod.hold.is_none() && pod.deletion.is_none())
+        .collect();
+    condemned.sort_by_key(|(_, pod)| Reverse(pod.ordinal));
+    condemned.into_iter().map(|(pod_key, pod)| stop(pod_key, pod)).collect()
+}
+
+fn find<'a>(state: &'a State, key: &Key) -> Result<&'a Arc<Set>, Rejection> {
+    state.sets.get(key).ok_or_else(|| not_found("statefulset", &key.name))
+}
+
+fn stop(key: &Key, pod: &Pod) -> Event {
+    let grace_ms = pod.template.grace_ms;
+    Event::PodDeletionRequested { pod: key.clone(), uid: pod.meta.uid, grace_ms, is_forced: false }
+}
+
+/// The set as it is, with another spec.
+fn updated(key: &Key, set: &Set, spec: SetSpec) -> Vec<Event> {
+    if set.spec == spec {
+        return Vec::new();
+    }
+    let (labels, annotations) = (set.meta.labels.clone(), set.meta.annotations.clone());
+    vec![Event::SetUpdated { set: key.clone(), labels, annotations, spec }]
+}
+
+/// Rolls back: the old template becomes the wanted one, and its revision the target again.
+pub(super) fn undo(state: &State, key: &Key, to: Option<u64>) -> Decision {
+    let set = find(state, key)?;
+    let name = || key.name.to_string();
+    if set.spec.is_paused {
+        return Err(Rejection::RolloutIsPaused { name: name() });
+    }
+    let mut numbers: Vec<u64> = set.revisions.iter().map(|r| r.number).collect();
+    numbers.sort_unstable();
+    let wanted = match to {
+        Some(number) => number,
+        None => {
+            let before = numbers.iter().rev().nth(1);
+            *before.ok_or_else(|| Rejection::NothingToUndo { name: name() })?
+        }
+    };
+    match set.revisions.iter().find(|r| r.number == wanted) {
+        Some(revision) => {
+            let template = Arc::clone(&revision.template);
+            Ok(updated(key, set, SetSpec { template, ..set.spec.clone() }))
+        }
+        None => Err(Rejection::RevisionUnknown { name: name(), number: wanted, numbers }),
+    }
+}
+
+pub(super) fn pause(state: &State, key: &Key, is_paused: bool) -> Decision {
+    let set = find(state, key)?;
+    Ok(updated(key, set, SetSpec { is_paused, ..set.spec.clone() }))
 }
 
 pub(super) fn delete(state: &State, key: &Key, orphan: bool) -> Decision {
-    if !state.sets.contains_key(key) {
-        return Err(not_found("statefulset", &key.name));
-    }
+    let set = find(state, key)?;
     let mut events = Vec::new();
     for (pod_key, pod) in state.members(key) {
-        let (pod_key, uid) = (pod_key.clone(), pod.meta.uid);
         if orphan {
-            events.push(Event::PodOrphaned { pod: pod_key, uid });
+            events.push(Event::PodOrphaned { pod: pod_key.clone(), uid: pod.meta.uid });
         } else if pod.deletion.is_none() {
-            let grace_ms = pod.template.grace_ms;
-            events.push(Event::PodDeletionRequested { pod: pod_key, uid, grace_ms, is_forced: false });
+            events.push(stop(pod_key, pod));
         }
+    }
+    if !orphan && set.spec.retention.when_deleted == Retention::Delete {
+        let ordinals: Vec<_> = set.incarnations.keys().copied().collect();
+        events.extend(ordinals.into_iter().flat_map(|ordinal| claim_ends(state, key, set, ordinal)));
     }
     events.push(Event::SetRemoved { set: key.clone() });
     Ok(events)

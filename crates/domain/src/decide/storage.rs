@@ -2,12 +2,14 @@
 
 use super::{Decision, not_found};
 use crate::command::Rejection;
-use crate::draft::class_or_default;
+use crate::draft::{class_of, class_or_default};
 use crate::event::Event;
 use crate::id::{ClassName, Key, VolumeName};
-use crate::object::VolumePhase;
-use crate::spec::{ClaimSpec, ClassSpec, Labels, Reclaim, ServiceSpec, VolumeSpec};
+use crate::object::{Claim, VolumePhase};
+use crate::plan::claim;
+use crate::spec::{BudgetSpec, ClaimSpec, ClassSpec, Labels, Reclaim, ServiceSpec, VolumeSpec};
 use crate::state::State;
+use std::cmp::Ordering;
 
 pub(super) fn apply_claim(
     state: &State,
@@ -24,18 +26,34 @@ pub(super) fn apply_claim(
     // The class that was filled in was not asked for, and stays.
     let class = spec.class.clone().or_else(|| claim.spec.class.clone());
     let spec = ClaimSpec { class, ..spec.clone() };
-    if claim.spec != spec {
-        return Err(Rejection::Invalid {
-            kind: "persistentvolumeclaim",
-            name: key.name.to_string(),
-            field: "spec",
-            rule: "may not be changed".to_owned(),
-        });
+    if claim.spec != (ClaimSpec { request_bytes: claim.spec.request_bytes, ..spec.clone() }) {
+        return Err(invalid_claim(key, "spec", "may not be changed, except to ask for more storage".to_owned()));
     }
-    if claim.meta.labels == labels && claim.meta.annotations == annotations {
+    if claim.spec == spec && claim.meta.labels == labels && claim.meta.annotations == annotations {
         return Ok(Vec::new());
     }
-    Ok(vec![Event::ClaimUpdated { claim: key.clone(), labels, annotations, spec }])
+    refuse_growth(state, claim, &spec).map_err(|rule| invalid_claim(key, "spec.resources.requests.storage", rule))?;
+    let mut events = vec![Event::ClaimUpdated { claim: key.clone(), labels, annotations, spec: spec.clone() }];
+    events.extend(claim::volume_growth(state, claim, spec.request_bytes));
+    Ok(events)
+}
+
+fn invalid_claim(key: &Key, field: &'static str, rule: String) -> Rejection {
+    Rejection::Invalid { kind: "persistentvolumeclaim", name: key.name.to_string(), field, rule }
+}
+
+/// A bound claim may grow where its class allows that; none may shrink (semantics A10-143).
+fn refuse_growth(state: &State, claim: &Claim, spec: &ClaimSpec) -> Result<(), String> {
+    match spec.request_bytes.cmp(&claim.spec.request_bytes) {
+        Ordering::Equal => Ok(()),
+        Ordering::Less => Err("may not become smaller".to_owned()),
+        Ordering::Greater if claim.volume.is_none() => Err("may only be changed once the claim is bound".to_owned()),
+        Ordering::Greater => match class_of(state, spec.class.as_ref()) {
+            Some((_, class)) if class.spec.may_expand => Ok(()),
+            Some((name, _)) => Err(format!("storage class {name} does not allow volumes to grow")),
+            None => Err("only volumes of a storage class that allows it may grow".to_owned()),
+        },
+    }
 }
 
 pub(super) fn delete_claim(state: &State, key: &Key) -> Decision {
@@ -143,4 +161,33 @@ pub(super) fn delete_service(state: &State, key: &Key) -> Decision {
         return Err(not_found("service", &key.name));
     }
     Ok(vec![Event::ServiceRemoved { service: key.clone() }])
+}
+
+pub(super) fn apply_budget(
+    state: &State,
+    key: &Key,
+    labels: &Labels,
+    annotations: &Labels,
+    spec: &BudgetSpec,
+) -> Vec<Event> {
+    let is_same = state
+        .budgets
+        .get(key)
+        .is_some_and(|b| b.spec == *spec && b.meta.labels == *labels && b.meta.annotations == *annotations);
+    if is_same {
+        return Vec::new();
+    }
+    vec![Event::BudgetApplied {
+        budget: key.clone(),
+        labels: labels.clone(),
+        annotations: annotations.clone(),
+        spec: spec.clone(),
+    }]
+}
+
+pub(super) fn delete_budget(state: &State, key: &Key) -> Decision {
+    if !state.budgets.contains_key(key) {
+        return Err(not_found("poddisruptionbudget", &key.name));
+    }
+    Ok(vec![Event::BudgetRemoved { budget: key.clone() }])
 }

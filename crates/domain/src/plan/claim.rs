@@ -72,6 +72,18 @@ pub(crate) fn bind(state: &State, key: &Key, claim: &Claim, waits: bool) -> Vec<
     ]
 }
 
+/// The event by which a claim's volume gets the size that the claim asks for, if it is smaller.
+pub(crate) fn volume_growth(state: &State, claim: &Claim, request_bytes: u64) -> Option<Event> {
+    let volume = claim.volume.as_ref()?;
+    let record = state.volumes.get(volume).filter(|record| record.spec.capacity_bytes < request_bytes)?;
+    Some(Event::VolumeUpdated {
+        volume: volume.clone(),
+        labels: record.meta.labels.clone(),
+        annotations: record.meta.annotations.clone(),
+        spec: VolumeSpec { capacity_bytes: request_bytes, ..record.spec.clone() },
+    })
+}
+
 /// The best free volume: one kept for this claim, then the closest set of access modes, then the smallest
 /// (semantics A10-116, 117).
 fn existing(state: &State, key: &Key, claim: &Claim) -> Option<VolumeName> {

@@ -6,8 +6,12 @@ pub(crate) mod claim;
 mod placement;
 pub(crate) mod pod;
 pub(crate) mod set;
+mod set_claim;
+mod set_owner;
+mod set_revision;
 
 pub use assignment::assignment;
+pub(crate) use set_claim::claim_ends;
 
 use crate::event::Event;
 

@@ -117,7 +117,7 @@ impl Story {
 
     #[track_caller]
     pub fn scale(&mut self, name: &str, replicas: u32) {
-        self.ask(Command::ScaleSet { set: key(name), replicas, current: None });
+        self.ask(Command::ScaleSet { set: key(name), replicas, current: None, force_unready: false });
     }
 
     /// One round of every reachable agent: stops what is to stop, starts what is new. Says whether anything happened.

@@ -3,9 +3,9 @@
 use super::{key_of, name_of};
 use crate::forward::Forward;
 use crate::status;
-use api::convert::{FieldError, claim_onto, replicas_from_wire, volume_onto};
+use api::convert::{FieldError, claim_onto, marks_of, replicas_from_wire, volume_onto};
 use domain::id::{RequestId, Revision};
-use domain::{Command, Draft, Request, State};
+use domain::{Command, Draft, Outcome, Rejection, Request, State};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::time::Instant;
@@ -16,6 +16,8 @@ const READ_AGAIN_MAX: usize = 16;
 const REQUEST_ID_BYTES_MAX: usize = 128;
 /// A year: no stop is worth waiting for longer.
 const GRACE_SECONDS_MAX: u64 = 365 * 24 * 3_600;
+/// The annotation that makes a template another one, as `kubectl rollout restart` writes it.
+const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 const REVISION_MOVED: &str = "RevisionMoved";
 const NOT_FOUND: &str = "NotFound";
 
@@ -38,6 +40,8 @@ enum Needs {
     Replicas,
     /// What the server filled in, which a client sends back without asking for it.
     Known,
+    /// The whole set: only its template gets a mark, with this time.
+    RestartedAt(String),
 }
 
 /// A change that was carried out.
@@ -47,6 +51,15 @@ pub(super) struct Done {
     pub(super) revision: Revision,
     /// A state that has it.
     pub(super) state: Arc<State>,
+    /// Whether anything had to be changed.
+    pub(super) changed: bool,
+}
+
+impl Done {
+    /// Nothing but a look.
+    pub(super) fn seen(state: Arc<State>) -> Self {
+        Self { revision: state.revision, state, changed: false }
+    }
 }
 
 impl Change {
@@ -76,7 +89,7 @@ impl Change {
             };
             attempt_count += 1;
             match forward.change(request, until).await {
-                Ok((reply, state)) => return Ok(Done { revision: reply.revision, state }),
+                Ok((reply, state)) => return Ok(Done { revision: reply.revision, state, changed: reply.changed }),
                 Err(why) if self.may_read_again(&why) && attempt_count < READ_AGAIN_MAX => {}
                 Err(why) => return Err(why),
             }
@@ -103,6 +116,20 @@ impl Change {
         }
         let mut seen = None;
         match (&self.needs, &mut command) {
+            (Needs::RestartedAt(at), Command::ApplySet { set, labels, annotations, spec }) => {
+                let known = state.sets.get(set).ok_or_else(|| status::not_found("statefulset", set.name.as_str()))?;
+                if known.spec.is_paused {
+                    let rejection = Rejection::RolloutIsPaused { name: set.name.to_string() };
+                    return Err(status::rejected(&rejection));
+                }
+                seen = Some(known.meta.modified);
+                labels.clone_from(&known.meta.labels);
+                annotations.clone_from(&known.meta.annotations);
+                spec.clone_from(&known.spec);
+                let template = Arc::make_mut(&mut spec.template);
+                template.annotations.insert(RESTARTED_AT.into(), at.as_str().into());
+                template.hash = api::codec::template_hash(template);
+            }
             (Needs::Replicas, Command::ApplySet { set, spec, .. }) => {
                 let known = state.sets.get(set);
                 seen = Some(known.map_or(Revision(0), |known| known.meta.modified));
@@ -128,8 +155,9 @@ impl Change {
         let mut draft = Draft::new(state.clone());
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let at_ms = state.at_ms.max(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
-        draft.submit(&self.complete(state)?, at_ms).map_err(|rejection| status::rejected(&rejection))?;
-        Ok(Done { revision: state.revision, state: Arc::new(draft.state().clone()) })
+        let outcome = draft.submit(&self.complete(state)?, at_ms).map_err(|rejection| status::rejected(&rejection))?;
+        let changed = !matches!(outcome, Outcome::Unchanged(_));
+        Ok(Done { revision: state.revision, state: Arc::new(draft.state().clone()), changed })
     }
 }
 
@@ -164,7 +192,9 @@ impl TryFrom<&api::v1::ScaleStatefulSetRequest> for Change {
         let set = key_of(&request.namespace, &request.name)?;
         let replicas = count("replicas", request.replicas)?;
         let current = request.current_replicas.map(|current| count("current_replicas", current)).transpose()?;
-        Self::new(&request.request_id, request.expected_revision, Command::ScaleSet { set, replicas, current })
+        let force_unready = request.force_unready;
+        let command = Command::ScaleSet { set, replicas, current, force_unready };
+        Self::new(&request.request_id, request.expected_revision, command)
     }
 }
 
@@ -182,11 +212,6 @@ impl TryFrom<&api::v1::DeletePodRequest> for Change {
     type Error = Status;
 
     fn try_from(request: &api::v1::DeletePodRequest) -> Result<Self, Status> {
-        let grace_ms = |seconds: i64| -> Result<u64, Status> {
-            let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds <= GRACE_SECONDS_MAX);
-            let rule = format!("must be from 0 to {GRACE_SECONDS_MAX}");
-            Ok(1_000 * seconds.ok_or_else(|| status::invalid("grace_period_seconds", &rule))?)
-        };
         let command = Command::DeletePod {
             pod: key_of(&request.namespace, &request.name)?,
             grace_ms: request.grace_period_seconds.map(grace_ms).transpose()?,
@@ -195,6 +220,50 @@ impl TryFrom<&api::v1::DeletePodRequest> for Change {
         };
         Self::new(&request.request_id, request.expected_revision, command)
     }
+}
+
+impl TryFrom<&api::v1::EvictPodRequest> for Change {
+    type Error = Status;
+
+    fn try_from(request: &api::v1::EvictPodRequest) -> Result<Self, Status> {
+        let command = Command::EvictPod {
+            pod: key_of(&request.namespace, &request.name)?,
+            grace_ms: request.grace_period_seconds.map(grace_ms).transpose()?,
+            uid: (!request.uid.is_empty()).then(|| request.uid.as_str().into()),
+        };
+        Self::new(&request.request_id, request.expected_revision, command)
+    }
+}
+
+impl TryFrom<&api::v1::RolloutUndoRequest> for Change {
+    type Error = Status;
+
+    fn try_from(request: &api::v1::RolloutUndoRequest) -> Result<Self, Status> {
+        let set = key_of(&request.namespace, &request.name)?;
+        let number =
+            u64::try_from(request.to_revision).map_err(|_| status::invalid("to_revision", "must not be negative"))?;
+        let command = Command::UndoRollout { set, to: (number != 0).then_some(number) };
+        Self::new(&request.request_id, request.expected_revision, command)
+    }
+}
+
+impl TryFrom<&api::v1::ApplyBudgetRequest> for Change {
+    type Error = Status;
+
+    fn try_from(request: &api::v1::ApplyBudgetRequest) -> Result<Self, Status> {
+        let object = given(request.object.as_ref())?;
+        let (budget, labels, annotations, spec) =
+            api::convert::budget_from_wire(object).map_err(|error| refused(&error))?;
+        let command = Command::ApplyBudget { budget, labels, annotations, spec };
+        let change = Self::new(&request.request_id, request.expected_revision, command)?;
+        Ok(Self { is_dry_run: request.dry_run, ..change })
+    }
+}
+
+fn grace_ms(seconds: i64) -> Result<u64, Status> {
+    let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds <= GRACE_SECONDS_MAX);
+    let rule = format!("must be from 0 to {GRACE_SECONDS_MAX}");
+    Ok(1_000 * seconds.ok_or_else(|| status::invalid("grace_period_seconds", &rule))?)
 }
 
 impl TryFrom<&api::v1::ApplyClaimRequest> for Change {
@@ -257,6 +326,7 @@ pub(super) enum Deleted {
     Volume,
     Class,
     Service,
+    Budget,
 }
 
 impl Change {
@@ -267,7 +337,38 @@ impl Change {
             Deleted::Volume => Command::DeleteVolume { volume: name.into() },
             Deleted::Class => Command::DeleteClass { class: name.into() },
             Deleted::Service => Command::DeleteService { service: key_of(&request.namespace, name)? },
+            Deleted::Budget => Command::DeleteBudget { budget: key_of(&request.namespace, name)? },
         };
+        Self::new(&request.request_id, request.expected_revision, command)
+    }
+
+    pub(super) fn pause(request: &api::v1::RolloutRequest, is_paused: bool) -> Result<Self, Status> {
+        let command = Command::PauseRollout { set: key_of(&request.namespace, &request.name)?, is_paused };
+        Self::new(&request.request_id, request.expected_revision, command)
+    }
+
+    /// A mark on the template makes it another one: every pod is made anew.
+    pub(super) fn restart(request: &api::v1::RolloutRequest) -> Result<Self, Status> {
+        let set = key_of(&request.namespace, &request.name)?;
+        let (labels, annotations, spec) = Default::default();
+        let command = Command::ApplySet { set, labels, annotations, spec };
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let at = api::time::format_ms(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
+        let change = Self::new(&request.request_id, request.expected_revision, command)?;
+        Ok(Self { needs: Needs::RestartedAt(at), ..change })
+    }
+
+    pub(super) fn mark_pod(request: &api::v1::MarkRequest) -> Result<Self, Status> {
+        let pod = key_of(&request.namespace, &request.name)?;
+        let (labels, annotations) = marks_of(&request.labels, &request.annotations).map_err(|error| refused(&error))?;
+        let command = Command::MarkPod { pod, labels, annotations };
+        Self::new(&request.request_id, request.expected_revision, command)
+    }
+
+    pub(super) fn mark_node(request: &api::v1::MarkRequest) -> Result<Self, Status> {
+        let node = name_of(&request.name)?.into();
+        let (labels, annotations) = marks_of(&request.labels, &request.annotations).map_err(|error| refused(&error))?;
+        let command = Command::MarkNode { node, labels, annotations };
         Self::new(&request.request_id, request.expected_revision, command)
     }
 

@@ -73,6 +73,9 @@ fn change_of(mutation: Option<&Mutation>) -> Result<Change, Status> {
         Mutation::CordonNode(request) => Change::cordon(request),
         Mutation::UncordonNode(request) => Change::uncordon(request),
         Mutation::RemoveNode(request) => Change::remove_node(request),
+        Mutation::EvictPod(request) => Change::try_from(request),
+        Mutation::ApplyBudget(request) => Change::try_from(request),
+        Mutation::DeleteBudget(request) => Change::delete(Deleted::Budget, request),
     }
 }
 
@@ -89,7 +92,10 @@ fn request_id(mutation: &Mutation) -> String {
         Mutation::DeleteClaim(request)
         | Mutation::DeleteVolume(request)
         | Mutation::DeleteClass(request)
+        | Mutation::DeleteBudget(request)
         | Mutation::DeleteService(request) => &request.request_id,
+        Mutation::EvictPod(request) => &request.request_id,
+        Mutation::ApplyBudget(request) => &request.request_id,
         Mutation::CordonNode(request) | Mutation::UncordonNode(request) | Mutation::RemoveNode(request) => {
             &request.request_id
         }

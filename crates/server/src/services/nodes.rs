@@ -7,7 +7,9 @@ use crate::core::Core;
 use crate::forward::deadline;
 use crate::status;
 use api::convert::node_to_wire;
-use api::v1::{GetRequest, ListNodesReply, ListRequest, NodeReply, NodeRequest, RemoveNodeReply, nodes_server};
+use api::v1::{
+    GetRequest, ListNodesReply, ListRequest, MarkRequest, NodeReply, NodeRequest, RemoveNodeReply, nodes_server,
+};
 use control_core::watch::Poll;
 use domain::Event;
 use domain::id::{NodeName, Revision};
@@ -30,7 +32,7 @@ impl nodes_server::Nodes for Nodes {
         let (until, request) = (deadline(&request), request.into_inner());
         let name = name_of(&request.name)?;
         let state = self.0.read(request.stale, until).await?;
-        reply(&Done { revision: state.revision, state }, name)
+        reply(&Done::seen(state), name)
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListNodesReply>, Status> {
@@ -51,6 +53,12 @@ impl nodes_server::Nodes for Nodes {
     async fn uncordon(&self, request: Request<NodeRequest>) -> Result<Response<NodeReply>, Status> {
         let (until, request) = (deadline(&request), request.into_inner());
         let done = self.0.carry_out(Change::uncordon(&request), until).await?;
+        reply(&done, &request.name)
+    }
+
+    async fn mark(&self, request: Request<MarkRequest>) -> Result<Response<NodeReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        let done = self.0.carry_out(Change::mark_node(&request), until).await?;
         reply(&done, &request.name)
     }
 

@@ -7,8 +7,8 @@ use crate::forward::deadline;
 use crate::status;
 use api::convert::pod_to_wire;
 use api::v1::{
-    DeletePodRequest, DeleteReply, GetRequest, ListPodsReply, ListRequest, LogsReply, LogsRequest, PodReply,
-    pods_server,
+    DeletePodRequest, DeleteReply, EvictPodRequest, GetRequest, ListPodsReply, ListRequest, LogsReply, LogsRequest,
+    MarkRequest, PodReply, pods_server,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -48,6 +48,23 @@ impl pods_server::Pods for Pods {
         // A pod of this name that is not stopping is the next one.
         let is_gone = done.state.pods.get(&key).is_none_or(|pod| pod.deletion.is_none());
         Ok(Response::new(delete_reply(&done, is_gone)))
+    }
+
+    async fn evict(&self, request: Request<EvictPodRequest>) -> Result<Response<DeleteReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        let key = key_of(&request.namespace, &request.name)?;
+        let done = self.0.carry_out(Change::try_from(&request), until).await?;
+        let is_gone = done.state.pods.get(&key).is_none_or(|pod| pod.deletion.is_none());
+        Ok(Response::new(delete_reply(&done, is_gone)))
+    }
+
+    async fn mark(&self, request: Request<MarkRequest>) -> Result<Response<PodReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        let key = key_of(&request.namespace, &request.name)?;
+        let done = self.0.carry_out(Change::mark_pod(&request), until).await?;
+        let pod = done.state.pods.get(&key).ok_or_else(|| status::not_found("pod", key.name.as_str()))?;
+        let object = Some(pod_to_wire(&done.state, &key, pod));
+        Ok(Response::new(PodReply { revision: done.revision.0, object }))
     }
 
     async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {

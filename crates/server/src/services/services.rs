@@ -35,7 +35,7 @@ impl services_server::Services for Services {
         let (until, request) = (deadline(&request), request.into_inner());
         let key = key_of(&request.namespace, &request.name)?;
         let state = self.0.read(request.stale, until).await?;
-        reply(&Done { revision: state.revision, state }, &key)
+        reply(&Done::seen(state), &key)
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListServicesReply>, Status> {

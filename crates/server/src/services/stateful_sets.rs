@@ -5,15 +5,17 @@ use super::selector::Filter;
 use super::{Api, Done, delete_reply, key_of, key_of_object};
 use crate::forward::deadline;
 use crate::status;
-use api::convert::set_to_wire;
+use api::convert::{set_revisions_to_wire, set_to_wire};
 use api::v1::{
-    ApplyStatefulSetRequest, DeleteReply, DeleteStatefulSetRequest, GetRequest, ListRequest, ListStatefulSetsReply,
-    RolloutStatusReply, ScaleStatefulSetRequest, StatefulSet, StatefulSetReply, stateful_sets_server,
+    ApplyStatefulSetRequest, DeleteReply, DeleteStatefulSetRequest, GetRequest, ListRequest, ListRevisionsReply,
+    ListStatefulSetsReply, RevisionReply, RolloutRequest, RolloutStatusReply, RolloutUndoRequest,
+    ScaleStatefulSetRequest, StatefulSet, StatefulSetReply, stateful_sets_server,
 };
 use domain::State;
 use domain::id::Key;
 use domain::object::{Pod, Set};
 use domain::spec::UpdateStrategy;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 /// The service.
@@ -42,7 +44,7 @@ impl stateful_sets_server::StatefulSets for StatefulSets {
         let (until, request) = (deadline(&request), request.into_inner());
         let key = key_of(&request.namespace, &request.name)?;
         let state = self.0.read(request.stale, until).await?;
-        reply(&Done { revision: state.revision, state }, &key)
+        reply(&Done::seen(state), &key)
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListStatefulSetsReply>, Status> {
@@ -73,6 +75,84 @@ impl stateful_sets_server::StatefulSets for StatefulSets {
         let state = self.0.read(request.stale, until).await?;
         let set = state.sets.get(&key).ok_or_else(|| status::not_found("statefulset", key.name.as_str()))?;
         Ok(Response::new(rollout_of(&state, &key, set)))
+    }
+
+    async fn rollout_history(&self, request: Request<GetRequest>) -> Result<Response<ListRevisionsReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        let key = key_of(&request.namespace, &request.name)?;
+        let state = self.0.read(request.stale, until).await?;
+        let set = state.sets.get(&key).ok_or_else(|| status::not_found("statefulset", key.name.as_str()))?;
+        let items = set_revisions_to_wire(&state, &key, set);
+        Ok(Response::new(ListRevisionsReply { revision: state.revision.0, items }))
+    }
+
+    async fn rollout_undo(&self, request: Request<RolloutUndoRequest>) -> Result<Response<StatefulSetReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        let done = self.0.carry_out(Change::try_from(&request), until).await?;
+        let key = key_of(&request.namespace, &request.name)?;
+        let mut reply = reply(&done, &key)?;
+        if !done.changed {
+            reply.get_mut().warnings.push("the set has this template already".to_owned());
+        }
+        Ok(reply)
+    }
+
+    async fn restart(&self, request: Request<RolloutRequest>) -> Result<Response<StatefulSetReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        self.roll(Change::restart(&request), &request, until).await
+    }
+
+    async fn pause(&self, request: Request<RolloutRequest>) -> Result<Response<StatefulSetReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        self.roll(Change::pause(&request, true), &request, until).await
+    }
+
+    async fn resume(&self, request: Request<RolloutRequest>) -> Result<Response<StatefulSetReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        self.roll(Change::pause(&request, false), &request, until).await
+    }
+
+    async fn get_revision(&self, request: Request<GetRequest>) -> Result<Response<RevisionReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        let key = key_of(&request.namespace, &request.name)?;
+        let state = self.0.read(request.stale, until).await?;
+        let found = state
+            .sets
+            .iter()
+            .filter(|(set, _)| set.namespace == key.namespace)
+            .flat_map(|(set_key, set)| set_revisions_to_wire(&state, set_key, set))
+            .find(|revision| revision.metadata.as_ref().is_some_and(|meta| meta.name == key.name.as_str()));
+        let object = Some(found.ok_or_else(|| status::not_found("controllerrevision", key.name.as_str()))?);
+        Ok(Response::new(RevisionReply { revision: state.revision.0, object }))
+    }
+
+    async fn list_revisions(&self, request: Request<ListRequest>) -> Result<Response<ListRevisionsReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        let filter = Filter::new(&request)?;
+        let state = self.0.read(request.stale, until).await?;
+        let mut items = Vec::new();
+        for (key, set) in &state.sets {
+            let is_shown = |name: &str| {
+                let revision = set.revisions.iter().find(|revision| revision.name.as_str() == name);
+                revision.is_some_and(|revision| filter.shows(key, &revision.template.labels))
+            };
+            let mut of_set = set_revisions_to_wire(&state, key, set);
+            of_set.retain(|revision| revision.metadata.as_ref().is_some_and(|meta| is_shown(&meta.name)));
+            items.append(&mut of_set);
+        }
+        Ok(Response::new(ListRevisionsReply { revision: state.revision.0, items }))
+    }
+}
+
+impl StatefulSets {
+    async fn roll(
+        &self,
+        change: Result<Change, Status>,
+        request: &RolloutRequest,
+        until: Instant,
+    ) -> Result<Response<StatefulSetReply>, Status> {
+        let done = self.0.carry_out(change, until).await?;
+        reply(&done, &key_of(&request.namespace, &request.name)?)
     }
 }
 

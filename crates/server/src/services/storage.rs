@@ -51,7 +51,7 @@ impl storage_server::Storage for Storage {
         let (until, request) = (deadline(&request), request.into_inner());
         let key = key_of(&request.namespace, &request.name)?;
         let state = self.0.read(request.stale, until).await?;
-        claim_reply(&Done { revision: state.revision, state }, &key)
+        claim_reply(&Done::seen(state), &key)
     }
 
     async fn list_claims(&self, request: Request<ListRequest>) -> Result<Response<ListClaimsReply>, Status> {
@@ -82,7 +82,7 @@ impl storage_server::Storage for Storage {
         let (until, request) = (deadline(&request), request.into_inner());
         let name = name_of(&request.name)?.into();
         let state = self.0.read(request.stale, until).await?;
-        volume_reply(&Done { revision: state.revision, state }, &name)
+        volume_reply(&Done::seen(state), &name)
     }
 
     async fn list_volumes(&self, request: Request<ListRequest>) -> Result<Response<ListVolumesReply>, Status> {
@@ -112,7 +112,7 @@ impl storage_server::Storage for Storage {
         let (until, request) = (deadline(&request), request.into_inner());
         let name = name_of(&request.name)?.into();
         let state = self.0.read(request.stale, until).await?;
-        class_reply(&Done { revision: state.revision, state }, &name)
+        class_reply(&Done::seen(state), &name)
     }
 
     async fn list_classes(&self, request: Request<ListRequest>) -> Result<Response<ListClassesReply>, Status> {
