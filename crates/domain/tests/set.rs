@@ -2,7 +2,9 @@
 
 mod story;
 
+use domain::command::PodReport;
 use domain::id::Ordinal;
+use domain::object::{Phase, PodStatus};
 use domain::spec::{Amount, PodManagement, UpdateStrategy};
 use domain::{Command, Event};
 use story::{Story, key, set, template};
@@ -243,4 +245,88 @@ fn a_set_whose_claims_would_collide_is_refused() {
         spec: domain::spec::SetSpec { service_name: "other".into(), ..other },
     };
     assert!(story.submit(command).unwrap_err().to_string().contains("serviceName"));
+}
+
+/// What a pod's agent says of it.
+fn report(story: &mut Story, pod: &str, phase: Phase, is_ready: bool) {
+    let record = story.pod(pod).expect("the pod is there");
+    let binding = record.binding.clone().expect("it is placed");
+    let status = PodStatus { phase, is_ready, ..PodStatus::default() };
+    let report = PodReport { pod: key(pod), uid: record.meta.uid, status, has_volumes: true, is_gone: false };
+    story.ask(Command::Report {
+        node: binding.node,
+        incarnation: binding.incarnation,
+        reports: vec![report],
+        ended: Vec::new(),
+        removed_volumes: Vec::new(),
+    });
+}
+
+#[test]
+fn a_pod_that_is_over_is_made_anew_in_its_turn() {
+    // semantics A3-29, 30, E8, E31.
+    let mut story = running(4);
+    let uid = story.uid("web-3");
+    report(&mut story, "web-1", Phase::Running, false);
+    report(&mut story, "web-3", Phase::Failed, false);
+    assert!(story.pod("web-3").unwrap().deletion.is_none(), "a lower one is not ready");
+    report(&mut story, "web-1", Phase::Running, true);
+    assert_eq!(story.pod("web-3").unwrap().deletion.as_ref().map(|d| d.grace_ms), Some(0), "it has ended already");
+    story.settle();
+    assert_ne!(story.uid("web-3"), uid);
+    let uid = story.uid("web-0");
+    report(&mut story, "web-0", Phase::Succeeded, false);
+    story.settle();
+    assert_ne!(story.uid("web-0"), uid, "however it ended");
+}
+
+#[test]
+fn the_next_pod_waits_for_the_time_to_be_ready() {
+    // semantics A3-32, A6-61, E13.
+    let mut story = Story::with_nodes(3);
+    story.apply("web", domain::spec::SetSpec { min_ready_ms: 30_000, ..set(2) });
+    story.settle();
+    assert_eq!(story.names(), ["web-0"]);
+    story.now_ms += 20_000;
+    story.ask(Command::PassTime);
+    report(&mut story, "web-0", Phase::Running, false);
+    report(&mut story, "web-0", Phase::Running, true);
+    story.now_ms += 20_000;
+    story.ask(Command::PassTime);
+    assert_eq!(story.names(), ["web-0"], "it counts from when it became ready again");
+    story.now_ms += 10_000;
+    story.ask(Command::PassTime);
+    assert_eq!(story.names(), ["web-0", "web-1"], "time alone wakes the set");
+}
+
+#[test]
+fn a_pod_beyond_the_wanted_number_goes_though_it_is_not_available_yet() {
+    // semantics A4-45, E14.
+    let mut story = running(2);
+    let slow = domain::spec::SetSpec { min_ready_ms: 30_000, ..set(3) };
+    story.apply("web", slow);
+    story.now_ms += 60_000;
+    story.ask(Command::PassTime);
+    story.settle();
+    assert!(!story.pod("web-2").unwrap().is_available);
+    story.scale("web", 2);
+    story.settle();
+    assert_eq!(story.names(), ["web-0", "web-1"]);
+}
+
+#[test]
+fn new_ordinals_are_born_at_the_revision_that_their_number_says() {
+    // semantics A4-50, A6-65, 68.
+    let mut story = running(3);
+    let spec = domain::spec::SetSpec { template: template("b"), update: partitioned(4), ..set(3) };
+    story.apply("web", spec.clone());
+    story.settle();
+    assert!(story.removed().is_empty(), "the partition is above all of them");
+    story.apply("web", domain::spec::SetSpec { replicas: 6, ..spec.clone() });
+    story.settle();
+    let image = |story: &Story, pod: &str| story.pod(pod).unwrap().template.containers[0].image.to_string();
+    assert_eq!(["web-3", "web-4", "web-5"].map(|pod| image(&story, pod)), ["a", "b", "b"]);
+    story.apply("web", domain::spec::SetSpec { replicas: 6, update: partitioned(6), ..spec });
+    story.settle();
+    assert_eq!(image(&story, "web-5"), "b", "nothing is rolled back");
 }

@@ -130,3 +130,96 @@ fn another_time_to_be_ready_changes_who_is_available_and_restarts_nobody() {
     assert_eq!([story.uid("web-0"), story.uid("web-1")], uids);
     assert!(!story.log.iter().any(|event| matches!(event, Event::RevisionTargeted { .. })));
 }
+
+/// A volume made by hand for the class `local`, which provisions nothing.
+fn by_hand(size: u64, access: AccessModes) -> VolumeSpec {
+    VolumeSpec {
+        capacity_bytes: size,
+        access,
+        class: "local".into(),
+        driver: DRIVER_DIR.into(),
+        reclaim: Reclaim::Retain,
+        ..VolumeSpec::default()
+    }
+}
+
+fn local(size: u64) -> ClaimSpec {
+    ClaimSpec { access: once(), request_bytes: size, class: Some("local".into()), ..ClaimSpec::default() }
+}
+
+fn volume_of(story: &Story, claim: &str) -> Option<String> {
+    story.draft.state().claims.get(&key(claim))?.volume.as_ref().map(ToString::to_string)
+}
+
+#[test]
+fn volumes_made_by_hand_are_chosen_by_modes_then_size() {
+    // semantics A10-115 to 118, 121, E20.
+    let mut story = Story::with_nodes(1);
+    claim(&mut story, "first", local(1 << 30));
+    assert_eq!(volume_of(&story, "first"), None, "there is none yet");
+    let many = AccessModes { read_write_many: true, ..once() };
+    volume(&mut story, "small", by_hand(1 << 20, once()));
+    volume(&mut story, "wrong-class", VolumeSpec { class: "other".into(), ..by_hand(1 << 30, once()) });
+    assert_eq!(volume_of(&story, "first"), None);
+    volume(&mut story, "many", by_hand(1 << 30, many));
+    assert_eq!(volume_of(&story, "first").as_deref(), Some("many"), "it binds by itself when one appears");
+    for (name, access) in [("large", once()), ("shared", many)] {
+        volume(&mut story, name, by_hand(if name == "large" { 10 << 30 } else { 1 << 30 }, access));
+    }
+    claim(&mut story, "second", local(1 << 30));
+    assert_eq!(volume_of(&story, "second").as_deref(), Some("large"), "the closest modes before the closest size");
+    let selector = labels(&[("kind", "ssd")]);
+    claim(&mut story, "picky", ClaimSpec { selector: selector.clone(), ..local(1) });
+    assert_eq!(volume_of(&story, "picky"), None, "no volume has the label");
+    claim(&mut story, "named", ClaimSpec { selector, volume: Some("shared".into()), ..local(1) });
+    assert_eq!(volume_of(&story, "named").as_deref(), Some("shared"), "a name goes before labels");
+}
+
+#[test]
+fn a_volume_kept_for_a_claim_goes_to_it_alone() {
+    // semantics A10-119, 120.
+    let mut story = Story::with_nodes(1);
+    volume(&mut story, "small", by_hand(1 << 30, once()));
+    volume(&mut story, "kept", VolumeSpec { claim: Some(key("mine")), ..by_hand(9 << 30, once()) });
+    claim(&mut story, "mine", local(1 << 30));
+    assert_eq!(volume_of(&story, "mine").as_deref(), Some("kept"), "though a smaller one is free");
+    claim(&mut story, "other", ClaimSpec { volume: Some("kept".into()), ..local(1 << 30) });
+    assert_eq!(volume_of(&story, "other"), None, "it is bound elsewhere");
+}
+
+#[test]
+fn a_claim_may_wait_for_its_first_pod() {
+    // semantics A10-124 to 126.
+    let mut story = Story::with_nodes(2);
+    let waiting = ClassSpec {
+        provisioner: DRIVER_DIR.into(),
+        is_default: true,
+        waits_for_consumer: true,
+        ..ClassSpec::default()
+    };
+    class(&mut story, "standard", waiting);
+    claim(&mut story, "data", ClaimSpec { access: once(), request_bytes: 1, ..ClaimSpec::default() });
+    assert_eq!(volume_of(&story, "data"), None);
+    let why = domain::explain(story.draft.state(), "PersistentVolumeClaim", &key("data")).unwrap();
+    assert!(why.sentence.contains("waits for a pod"), "{}", why.sentence);
+    story.ask(Command::CordonNode { node: "n1".into() });
+    story.ask(Command::CordonNode { node: "n2".into() });
+    story.apply("web", set(1));
+    assert_eq!(volume_of(&story, "www-web-0"), None, "the pod has no node yet");
+    story.ask(Command::UncordonNode { node: "n2".into() });
+    story.settle();
+    assert!(volume_of(&story, "www-web-0").is_some() && story.pod("web-0").unwrap().is_ready());
+}
+
+#[test]
+fn a_retained_volume_is_released_and_not_bound_again() {
+    // semantics A10-128, 129.
+    let mut story = Story::with_nodes(1);
+    volume(&mut story, "disk", by_hand(1 << 30, once()));
+    claim(&mut story, "data", local(1 << 30));
+    story.ask(Command::DeleteClaim { claim: key("data") });
+    claim(&mut story, "data", local(1 << 30));
+    assert_eq!(volume_of(&story, "data"), None, "the name is the same, the claim is another");
+    let phase = story.draft.state().volumes[&domain::id::VolumeName::new("disk")].phase;
+    assert_eq!(phase, domain::object::VolumePhase::Released);
+}
