@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use api::manifest::Object;
 use api::v1;
 use api::v1::nodes_client::NodesClient;
 use api::v1::stateful_sets_client::StatefulSetsClient;
@@ -47,6 +46,8 @@ pub(crate) async fn delete(
     let mut left = Vec::new();
     for (resource, namespace, name) in &objects {
         warn(*resource, name, args.force);
+        // Asked before, or it might be the next pod's already.
+        let uid = if args.wait { uid_of(session, *resource, namespace, name).await? } else { None };
         let is_gone = match fetch::delete(session, *resource, namespace, name, &options).await {
             Err(error) if error.is_not_found && args.ignore_not_found => continue,
             result => result?,
@@ -54,7 +55,7 @@ pub(crate) async fn delete(
         let word = if is_gone { "deleted" } else { "deletion requested" };
         print::line(format!("{} {name:?} {word}", resource.output_name()));
         if !is_gone {
-            left.push((*resource, namespace.clone(), name.clone()));
+            left.push(Left { resource: *resource, namespace: namespace.clone(), name: name.clone(), uid });
         }
     }
     if args.wait {
@@ -118,19 +119,29 @@ fn warn(resource: Resource, name: &str, is_forced: bool) {
     }
 }
 
-pub(crate) async fn wait_gone(
+/// An object that was there when its deletion was asked for.
+struct Left {
+    resource: Resource,
+    namespace: String,
+    name: String,
+    uid: Option<String>,
+}
+
+async fn uid_of(
     session: &Session,
-    left: &[(Resource, String, String)],
-    within_ms: u64,
-) -> Result<(), CliError> {
+    resource: Resource,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<String>, CliError> {
+    let found = fetch::find(session, resource, namespace, name).await?;
+    Ok(found.and_then(|object| object.metadata().map(|metadata| metadata.uid.clone())))
+}
+
+async fn wait_gone(session: &Session, left: &[Left], within_ms: u64) -> Result<(), CliError> {
     let deadline = Instant::now() + Duration::from_millis(within_ms);
-    for (resource, namespace, name) in left {
-        let uid =
-            |object: Option<Object>| object.and_then(|object| object.metadata().map(|metadata| metadata.uid.clone()));
-        let first = uid(fetch::find(session, *resource, namespace, name).await?);
-        let mut now = first.clone();
+    for Left { resource, namespace, name, uid } in left {
         // A pod of the same name comes again, under another uid.
-        while now.is_some() && now == first {
+        while uid.is_some() && uid_of(session, *resource, namespace, name).await? == *uid {
             if deadline <= Instant::now() {
                 let target = format!("{}/{name}", resource.word());
                 return Err(
@@ -138,7 +149,6 @@ pub(crate) async fn wait_gone(
                 );
             }
             tokio::time::sleep(Duration::from_millis(GONE_PAUSE_MS)).await;
-            now = uid(fetch::find(session, *resource, namespace, name).await?);
         }
     }
     Ok(())

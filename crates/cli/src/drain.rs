@@ -8,16 +8,18 @@ use api::v1::pods_client::PodsClient;
 use tokio::time::Instant;
 
 use crate::args::Drain;
-use crate::change::{self, wait_gone};
+use crate::change;
 use crate::connect::{Session, new_request_id};
 use crate::error::CliError;
-use crate::fetch::{self, change};
+use crate::fetch;
 use crate::listing;
 use crate::print;
 use crate::resource::Resource;
 
 /// The pause before a budget is asked again.
 const RETRY_PAUSE_MS: u64 = 500;
+/// The pause between two looks at a pod that is stopping.
+const LOOK_PAUSE_MS: u64 = 100;
 
 /// Drains a node.
 pub(crate) async fn drain(session: &Session, args: &Drain) -> Result<(), CliError> {
@@ -77,12 +79,12 @@ async fn end(session: &Session, args: &Drain, pod: &v1::Pod, deadline: Option<In
             let (namespace, name, uid) = (namespace.clone(), name.clone(), uid.clone());
             let request =
                 v1::DeletePodRequest { namespace, name, uid, grace_period_seconds, request_id, ..Default::default() };
-            change!(session, PodsClient.delete(request))
+            fetch::change!(session, PodsClient.delete(request))
         } else {
             let (namespace, name, uid) = (namespace.clone(), name.clone(), uid.clone());
             let request =
                 v1::EvictPodRequest { namespace, name, uid, grace_period_seconds, request_id, expected_revision: None };
-            change!(session, PodsClient.evict(request))
+            fetch::change!(session, PodsClient.evict(request))
         };
         let why = match result {
             Ok(_) => return Ok(()),
@@ -101,23 +103,24 @@ async fn end(session: &Session, args: &Drain, pod: &v1::Pod, deadline: Option<In
     }
 }
 
+/// Waits for these very pods: others of their names may be there soon, elsewhere.
 async fn wait_until_gone(
     session: &Session,
     pods: &[(String, String, String)],
     deadline: Option<Instant>,
 ) -> Result<(), CliError> {
     for (namespace, name, uid) in pods {
-        let left_ms = deadline.map_or(u64::MAX / 2, |deadline| {
-            u64::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u64::MAX)
-        });
-        let found = fetch::find(session, Resource::Pod, namespace, name).await?;
-        let is_there = found.and_then(|pod| pod.metadata().map(|meta| meta.uid == *uid)).unwrap_or(false);
-        if is_there {
-            wait_gone(session, &[(Resource::Pod, namespace.clone(), name.clone())], left_ms.min(YEAR_MS)).await?;
+        loop {
+            let found = fetch::find(session, Resource::Pod, namespace, name).await?;
+            if found.is_none_or(|pod| pod.metadata().is_none_or(|metadata| metadata.uid != *uid)) {
+                break;
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                let error = CliError::refused(format!("pod/{name} is still there"));
+                return Err(error.hint(format!("holdfast why pod/{name}")));
+            }
+            tokio::time::sleep(Duration::from_millis(LOOK_PAUSE_MS)).await;
         }
     }
     Ok(())
 }
-
-/// As good as for ever.
-const YEAR_MS: u64 = 365 * 24 * 3_600_000;

@@ -17,4 +17,5 @@ mod sandbox;
 mod services;
 mod sets;
 mod storage;
+mod verbs;
 mod walk;

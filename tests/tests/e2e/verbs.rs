@@ -1,0 +1,58 @@
+//! The verbs that change objects which are there: rollouts and their past, marks, patches, differences, drains.
+
+use crate::harness::Cluster;
+use crate::sets::idle;
+
+const BUDGET: &str = "apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: web}
+spec:
+  minAvailable: 1
+  selector: {matchLabels: {app: web}}
+";
+
+fn images(cluster: &Cluster) -> Vec<String> {
+    let image = |pod: &serde_json::Value| pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned();
+    cluster.list("pods").iter().map(image).collect()
+}
+
+#[test]
+fn a_set_is_rolled_out_back_and_around_and_its_node_is_drained() {
+    let cluster = Cluster::up();
+    let file = cluster.file("web.yaml", &idle("web", 2, ""));
+    cluster.apply(&file);
+    cluster.wait_ready(&["web-0", "web-1"]);
+    let rolled_out = || cluster.ok(&["rollout", "status", "sts/web", "--timeout", "60s"]);
+
+    cluster.ok(&["annotate", "sts/web", "kubernetes.io/change-cause=another image"]);
+    cluster.ok(&["set", "image", "sts/web", "idle=busybox:2"]);
+    cluster.ok(&["set", "env", "sts/web", "COLOUR=blue"]);
+    rolled_out();
+    let history = cluster.ok(&["rollout", "history", "sts/web"]);
+    assert!(history.contains("3          another image"), "{history}");
+    assert_eq!(cluster.list("controllerrevisions").len(), 3);
+    assert!(cluster.refused(&["rollout", "undo", "sts/web", "--to-revision", "9"]).contains("no revision 9"));
+    cluster.ok(&["rollout", "undo", "sts/web", "--to-revision", "1"]);
+    rolled_out();
+    assert_eq!(images(&cluster), ["busybox", "busybox"]);
+
+    cluster.ok(&["rollout", "pause", "sts/web"]);
+    assert!(cluster.refused(&["rollout", "restart", "sts/web"]).contains("paused"));
+    cluster.ok(&["rollout", "resume", "sts/web"]);
+    let uid = cluster.uid("web-0");
+    cluster.ok(&["rollout", "restart", "sts/web"]);
+    rolled_out();
+    assert_ne!(cluster.uid("web-0"), uid, "every pod is made anew");
+
+    cluster.ok(&["label", "pod", "web-1", "tier=front"]);
+    assert!(cluster.ok(&["get", "pods", "-l", "tier=front"]).contains("web-1"));
+    cluster.ok(&["patch", "sts", "web", "-p", r#"{"metadata":{"labels":{"tier":"front"}}}"#]);
+    let differs = cluster.run(&["diff", "-f", &file.display().to_string()]);
+    assert_eq!((differs.code, differs.stdout.contains("-    tier: front")), (Some(1), true), "{differs:?}");
+
+    cluster.apply(&cluster.file("budget.yaml", BUDGET));
+    let node = cluster.node_of("web-0");
+    assert!(cluster.ok(&["drain", &node, "--timeout", "60s"]).contains(&format!("node/{node} drained")));
+    cluster.wait_ready(&["web-0", "web-1"]);
+    assert_ne!(cluster.node_of("web-0"), node);
+}
