@@ -47,6 +47,44 @@ pub enum PatchError {
     },
 }
 
+/// What an apply makes of an object: what is written now counts, what was written the last time and is not any more goes,
+/// and what others added meanwhile stays.
+#[must_use]
+pub fn three_way(last: &Value, new: &Value, live: &Value) -> Value {
+    let (Value::Object(wanted), Value::Object(there)) = (new, live) else { return new.clone() };
+    let nothing = Value::Null;
+    let mut merged = there.clone();
+    let was_written = |name: &String| last.get(name).is_some();
+    merged.retain(|name, _| wanted.contains_key(name) || !was_written(name));
+    for (name, value) in wanted {
+        let former = last.get(name).unwrap_or(&nothing);
+        let value = match (value, there.get(name)) {
+            (Value::Array(new), Some(Value::Array(live))) => three_way_list(name, former, new, live),
+            (_, Some(live)) => three_way(former, value, live),
+            (_, None) => value.clone(),
+        };
+        merged.insert(name.clone(), value);
+    }
+    Value::Object(merged)
+}
+
+/// Lists whose elements have names are merged by them; others are what is written now.
+fn three_way_list(name: &str, last: &Value, new: &[Value], live: &[Value]) -> Value {
+    let key_of = |element: &Value| merge_key(name, element).map(|key| (key, element[key].clone()));
+    let is_keyed = new.iter().chain(live).all(|element| key_of(element).is_some());
+    if !is_keyed {
+        return Value::Array(new.to_vec());
+    }
+    let last = last.as_array().map(Vec::as_slice).unwrap_or_default();
+    let find = |list: &[Value], element: &Value| list.iter().find(|other| key_of(other) == key_of(element)).cloned();
+    let merged = new.iter().map(|element| match find(live, element) {
+        Some(there) => three_way(&find(last, element).unwrap_or_default(), element, &there),
+        None => element.clone(),
+    });
+    let is_others = |element: &&Value| find(new, element).is_none() && find(last, element).is_none();
+    Value::Array(merged.chain(live.iter().filter(is_others).cloned()).collect())
+}
+
 /// Directives of strategic patches.
 const DIRECTIVE: &str = "$patch";
 
@@ -251,6 +289,18 @@ mod tests {
         }
         let change = json!({"containers": [{"name": "z"}]});
         assert_patched(PatchKind::Merge, &object, &change, &change);
+    }
+
+    #[test]
+    fn an_apply_keeps_what_others_added_and_drops_what_is_not_written_any_more() {
+        let last =
+            json!({"labels": {"a": "1", "b": "1"}, "containers": [{"name": "x", "args": ["-v"]}, {"name": "old"}]});
+        let new = json!({"labels": {"a": "2"}, "containers": [{"name": "x", "image": "i"}], "list": [3]});
+        let live = json!({"labels": {"a": "1", "b": "1", "c": "1"}, "paused": true, "list": [1, 2],
+            "containers": [{"name": "side"}, {"name": "x", "args": ["-v"], "env": [{"name": "E"}]}, {"name": "old"}]});
+        let expected = json!({"labels": {"a": "2", "c": "1"}, "paused": true, "list": [3],
+            "containers": [{"name": "x", "image": "i", "env": [{"name": "E"}]}, {"name": "side"}]});
+        assert_eq!(three_way(&last, &new, &live), expected);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use api::manifest::{self, Document, Object};
+use api::patch::three_way;
 use api::v1;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -21,6 +22,9 @@ use api::v1::stateful_sets_client::StatefulSetsClient;
 
 /// The pause between two looks at a set that is becoming ready.
 const LOOK_PAUSE_MS: u64 = 100;
+
+/// How often a manifest is applied again because what is there was changed meanwhile.
+const RACES_MAX: usize = 16;
 
 /// A document and the file that it stands in.
 #[derive(Debug)]
@@ -127,6 +131,53 @@ pub(crate) async fn apply(
     Ok(())
 }
 
+/// The annotation that holds a manifest as it was applied last, as `kubectl apply` writes it.
+pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// What an object becomes by a manifest, given what is there.
+fn merged(given: &Given, live: Option<&Object>) -> Result<Object, CliError> {
+    let mut new = serde_json::to_value(given.object())?;
+    if let Some(Value::Object(annotations)) = new.pointer_mut("/metadata/annotations") {
+        annotations.remove(LAST_APPLIED);
+    }
+    let applied = serde_json::to_string(&new)?;
+    let mut object = match live {
+        None => new,
+        Some(live) => {
+            let live = serde_json::to_value(live)?;
+            let last = live["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap_or("null");
+            // What somebody else wrote there, and is no JSON, tells nothing.
+            let last: Value = serde_json::from_str(last).unwrap_or_default();
+            three_way(&last, &new, &live)
+        }
+    };
+    object["metadata"]["annotations"][LAST_APPLIED] = Value::String(applied);
+    let text = manifest::to_json(&object)?;
+    let unreadable = || CliError::refused("the manifest does not go together with what is there");
+    let documents = manifest::parse(&given.file, &text).map_err(|_| unreadable())?;
+    documents.into_iter().next().map(|document| document.object).ok_or_else(unreadable)
+}
+
+/// Applies one manifest to what is there, again if that is changed meanwhile; returns the object before and after it.
+pub(crate) async fn apply_one(
+    session: &Session,
+    given: &Given,
+    options: &ApplyOptions,
+) -> Result<(Option<Object>, Object, Vec<String>), CliError> {
+    let object = given.object();
+    let resource = applicable(object)?;
+    let mut race = 1;
+    loop {
+        let before = fetch::find(session, resource, object.namespace(), object.name()).await?;
+        let version = before.as_ref().and_then(Object::metadata).map(|metadata| metadata.resource_version.parse().ok());
+        let options = ApplyOptions { expected_revision: version.unwrap_or(Some(0)), ..options.clone() };
+        match fetch::apply(session, merged(given, before.as_ref())?, &options).await {
+            Err(error) if error.is_lost_race && race < RACES_MAX => race += 1,
+            result => return result.map(|(after, warnings)| (before, after, warnings)),
+        }
+    }
+}
+
 /// Checks all, then applies all; returns the namespaces and names of the sets among them.
 pub(crate) async fn apply_all(
     session: &Session,
@@ -134,20 +185,16 @@ pub(crate) async fn apply_all(
     options: &ApplyOptions,
     is_shown: bool,
 ) -> Result<Vec<(String, String)>, CliError> {
-    let mut before = Vec::new();
     for given in given {
-        let object = given.object();
-        let resource = applicable(object).map_err(|error| placed(given, error))?;
-        before.push(fetch::find(session, resource, object.namespace(), object.name()).await?);
         let check = ApplyOptions { dry_run: true, ..ApplyOptions::default() };
-        fetch::apply(session, object.clone(), &check).await.map_err(|error| placed(given, error))?;
+        apply_one(session, given, &check).await.map_err(|error| placed(given, error))?;
     }
     let mut sets = Vec::new();
-    for (given, before) in given.iter().zip(before) {
+    for given in given {
         let object = given.object();
         let resource = applicable(object)?;
-        let applied = fetch::apply(session, object.clone(), options).await;
-        let (after, warnings) = applied.map_err(|error| placed(given, error))?;
+        let applied = apply_one(session, given, options).await;
+        let (before, after, warnings) = applied.map_err(|error| placed(given, error))?;
         for warning in warnings {
             print::note(format!("warning: {warning}"));
         }
@@ -167,7 +214,7 @@ pub(crate) async fn apply_all(
     Ok(sets)
 }
 
-pub(crate) fn applicable(object: &Object) -> Result<Resource, CliError> {
+fn applicable(object: &Object) -> Result<Resource, CliError> {
     let kind = object.kind().kind;
     match Resource::of_kind(kind) {
         Some(Resource::Pod | Resource::Node | Resource::Attachment | Resource::Event | Resource::Revision) | None => {

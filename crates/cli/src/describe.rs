@@ -3,6 +3,7 @@
 use api::manifest::Object;
 use api::v1;
 
+use crate::apply::LAST_APPLIED;
 use crate::connect::Session;
 use crate::error::CliError;
 use crate::fetch;
@@ -74,8 +75,10 @@ fn show_metadata(object: &Object) {
         field("Deletion asked", &metadata.deletion_timestamp);
     }
     field("Labels", listing::pairs(&metadata.labels));
-    if !metadata.annotations.is_empty() {
-        field("Annotations", listing::pairs(&metadata.annotations));
+    let mut annotations = metadata.annotations;
+    annotations.remove(LAST_APPLIED);
+    if !annotations.is_empty() {
+        field("Annotations", listing::pairs(&annotations));
     }
     if let Some(owner) = metadata.owner_references.first() {
         field("Controlled By", format!("{}/{}", owner.kind, owner.name));

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use api::manifest::{self, Object};
 use serde_json::Value;
 
-use crate::apply::{applicable, placed, read_files};
+use crate::apply::{LAST_APPLIED, apply_one, placed, read_files};
 use crate::connect::Session;
 use crate::error::CliError;
-use crate::fetch::{self, ApplyOptions};
+use crate::fetch::ApplyOptions;
 use crate::print;
 
 /// How many equal lines are shown around a difference.
@@ -19,11 +19,8 @@ pub(crate) async fn diff(session: &Session, files: &[PathBuf], namespace: Option
     let mut is_same = true;
     for given in read_files(files, namespace)? {
         let object = given.object();
-        let resource = applicable(object).map_err(|error| placed(&given, error))?;
-        let live = fetch::find(session, resource, object.namespace(), object.name()).await?;
         let options = ApplyOptions { dry_run: true, ..ApplyOptions::default() };
-        let (merged, _) =
-            fetch::apply(session, object.clone(), &options).await.map_err(|error| placed(&given, error))?;
+        let (live, merged, _) = apply_one(session, &given, &options).await.map_err(|error| placed(&given, error))?;
         let old = live.as_ref().map(text).transpose()?.unwrap_or_default();
         let new = text(&merged)?;
         if old != new {
@@ -43,6 +40,9 @@ fn text(object: &Object) -> Result<String, CliError> {
         if let Some(Value::Object(metadata)) = fields.get_mut("metadata") {
             for field in ["uid", "generation", "resourceVersion", "creationTimestamp"] {
                 metadata.remove(field);
+            }
+            if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
+                annotations.remove(LAST_APPLIED);
             }
         }
     }

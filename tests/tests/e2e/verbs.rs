@@ -47,8 +47,11 @@ fn a_set_is_rolled_out_back_and_around_and_its_node_is_drained() {
     cluster.ok(&["label", "pod", "web-1", "tier=front"]);
     assert!(cluster.ok(&["get", "pods", "-l", "tier=front"]).contains("web-1"));
     cluster.ok(&["patch", "sts", "web", "-p", r#"{"metadata":{"labels":{"tier":"front"}}}"#]);
-    let differs = cluster.run(&["diff", "-f", &file.display().to_string()]);
-    assert_eq!((differs.code, differs.stdout.contains("-    tier: front")), (Some(1), true), "{differs:?}");
+    assert!(cluster.apply(&file).contains("unchanged"), "what others added stays");
+    let larger = cluster.file("larger.yaml", &idle("web", 3, "")).display().to_string();
+    let differs = cluster.run(&["diff", "-f", &larger]);
+    let lines = ["-  replicas: 2", "+  replicas: 3"].map(|line| differs.stdout.contains(line));
+    assert_eq!((differs.code, lines), (Some(1), [true, true]), "{differs:?}");
 
     cluster.apply(&cluster.file("budget.yaml", BUDGET));
     let node = cluster.node_of("web-0");
