@@ -27,6 +27,8 @@ pub(crate) struct ContainerRun {
     runs: String,
     last_exit: Option<i32>,
     failure: Failure,
+    /// The probe that the failure comes from, if it comes from one.
+    failed_probe: Option<ProbeKind>,
     readiness: Check,
     liveness: Check,
     /// It was found running, and nobody has checked since whether it is ready.
@@ -72,6 +74,7 @@ impl ContainerRun {
             runs: String::new(),
             last_exit: None,
             failure: Failure::default(),
+            failed_probe: None,
             readiness: Check::default(),
             liveness: Check::default(),
             is_unjudged: false,
@@ -172,11 +175,16 @@ impl ContainerRun {
             self.is_unjudged = false;
         }
         if is_good {
-            self.failure = Failure::default();
+            // The other probe may still have something to complain about.
+            if self.failed_probe == Some(kind) {
+                self.failure = Failure::default();
+                self.failed_probe = None;
+            }
         } else if check.failure_count == probe.failure_threshold.max(1) {
             // Only the failure that tipped it: the next ones may differ in every detail, and are no news.
             let message = format!("{kind} of {} fails: {}", self.name, result.message);
             self.failure = Failure { reason: Name::default(), message };
+            self.failed_probe = Some(kind);
         }
     }
 

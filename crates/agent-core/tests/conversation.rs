@@ -458,6 +458,18 @@ fn readiness_follows_its_probe_with_thresholds() {
 }
 
 #[test]
+fn what_one_probe_complains_of_is_not_forgotten_because_the_other_is_content() {
+    let pod = probed(web(7, 0), Some(probe(1)), Some(probe(1)));
+    let mut agent = Agent::running(&pod);
+    let mut failing = status(false, 0, 41);
+    failing.message = "readiness probe of main fails: refused".to_owned();
+    let out = agent.probed(7, 0, ProbeKind::Readiness, false);
+    let [Output::Send(FromAgent::Report { pods, .. })] = out.as_slice() else { panic!("{out:?}") };
+    assert_eq!(pods[0].status, failing);
+    assert_eq!(agent.probed(7, 0, ProbeKind::Liveness, true), []);
+}
+
+#[test]
 fn failing_liveness_stops_with_grace_and_starts_again() {
     let pod = probed(web(7, 0), None, Some(probe(2)));
     let mut agent = Agent::running(&pod);

@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use domain::event::Registration;
-use domain::id::{BootId, MachineId, Name};
+use domain::id::{BootId, MachineId};
 use domain::spec::{Labels, Resources, Taint};
 use journal::FileError;
 
 use crate::image::CatalogueError;
-use crate::sandbox::RootKind;
+use crate::machine;
 use crate::sandbox::probe::Probed;
 
 /// How many pods a node takes when nobody says otherwise.
@@ -100,11 +99,11 @@ impl AgentConfig {
         Ok(Registration {
             boot_id: BootId::from(boot_id),
             machine_id: MachineId::from(machine_id),
-            capacity: self.capacity.map_or_else(machine_capacity, Ok)?,
+            capacity: self.capacity.map_or_else(machine::capacity, Ok)?,
             pods_max: self.pods_max,
             labels: self.labels.clone(),
             taints: self.taints.clone(),
-            info: info(sandbox),
+            info: machine::info(&self.servers, sandbox),
             leftovers: Vec::new(),
         })
     }
@@ -137,48 +136,4 @@ pub enum AgentError {
     /// Sandboxes were asked for.
     #[error("this machine allows no sandbox: {}; run the agent with --runtime=process", refusals.join("; "))]
     NoSandbox { refusals: Vec<String> },
-}
-
-fn machine_capacity() -> Result<Resources, AgentError> {
-    let machine = |source| AgentError::Machine { source };
-    let cores = std::thread::available_parallelism().map_err(machine)?.get();
-    let meminfo = fs::read_to_string("/proc/meminfo").map_err(machine)?;
-    let memory_kib: u64 = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse().ok())
-        .ok_or_else(|| machine(io::Error::new(io::ErrorKind::InvalidData, "no MemTotal in /proc/meminfo")))?;
-    Ok(Resources { cpu_milli: cores as u64 * 1_000, memory_bytes: memory_kib * 1_024 })
-}
-
-fn info(sandbox: &Probed) -> Labels {
-    let system = rustix::system::uname();
-    let mut features = vec!["volumes/dir", "probes/exec", "probes/http", "probes/tcp"];
-    // Every address of 127/8 is there without configuration, unless somebody has taken it away.
-    if std::net::TcpListener::bind((Ipv4Addr::new(127, 64, 0, 1), 0)).is_ok() {
-        features.push("pod-addresses");
-    }
-    let mut runtime = "process";
-    if let Some(kind) = sandbox.kind {
-        runtime = "sandbox";
-        features.push(match kind.root {
-            RootKind::Overlay => "root/overlay",
-            RootKind::OverlayInMemory => "root/overlay-in-memory",
-            RootKind::Bind => "root/bind",
-        });
-        if kind.has_user_namespace {
-            features.push("user-namespace");
-        }
-    }
-    [
-        ("runtime", runtime.to_owned()),
-        ("missing", sandbox.refusals.join("; ")),
-        ("kernel", system.release().to_string_lossy().into_owned()),
-        ("architecture", system.machine().to_string_lossy().into_owned()),
-        ("agent", env!("CARGO_PKG_VERSION").to_owned()),
-        ("features", features.join(",")),
-    ]
-    .into_iter()
-    .filter(|(_, value)| !value.is_empty())
-    .map(|(key, value)| (Name::new(key), Name::from(value)))
-    .collect()
 }

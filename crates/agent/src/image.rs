@@ -85,7 +85,7 @@ pub struct Site {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     pub argv: Vec<String>,
-    /// For people: what runs in the image's place.
+    /// For people: what runs in the image's place, so that it can follow "runs".
     pub description: String,
     /// Path and content; to be written before the start.
     pub files: Vec<(PathBuf, String)>,
@@ -138,15 +138,15 @@ impl Catalogue {
             if command.is_empty() {
                 return Err(ImageNotFound::Unknown { image: image.to_owned() });
             }
-            return Ok(on_host(image, own));
+            return Ok(on_host(own));
         };
         // An entrypoint names the image's own program, and what follows are arguments for that program as it is in the image.
         let calls_entrypoint = own.first().is_some_and(|program| entry.entrypoints.contains(program));
         if !command.is_empty() && !calls_entrypoint {
-            return Ok(on_host(image, own));
+            return Ok(on_host(own));
         }
         let args = if calls_entrypoint { &[] } else { args };
-        let usable = entry.candidates.iter().find_map(|candidate| candidate.resolve(image, args, site));
+        let usable = entry.candidates.iter().find_map(|candidate| candidate.resolve(args, site));
         usable.ok_or_else(|| ImageNotFound::ProgramMissing {
             image: image.to_owned(),
             needs: entry.candidates.iter().filter_map(Candidate::needs).collect(),
@@ -169,22 +169,22 @@ impl Candidate {
         }
     }
 
-    fn resolve(&self, image: &str, args: &[String], site: &Site) -> Option<Resolved> {
+    fn resolve(&self, args: &[String], site: &Site) -> Option<Resolved> {
         let (program, what) = match &self.kind {
             Kind::Host(program) => {
                 let path = find_program(program, &site.path)?;
-                let what = format!("{} of the host", path.display());
+                let what = format!("{} of this host", path.display());
                 (vec![path.display().to_string()], what)
             }
             Kind::Builtin(name) => {
                 let program = [site.exe.display().to_string(), "workload".to_owned(), name.clone()];
-                (program.to_vec(), format!("holdfast's own {name}"))
+                (program.to_vec(), builtin_name(name))
             }
             Kind::HostCommand if args.is_empty() => {
                 let argv: Vec<String> = self.args.clone();
-                return (!argv.is_empty()).then(|| on_host(image, argv));
+                return (!argv.is_empty()).then(|| on_host(argv));
             }
-            Kind::HostCommand => return Some(on_host(image, args.to_vec())),
+            Kind::HostCommand => return Some(on_host(args.to_vec())),
         };
         let own = if self.appends_args { args } else { &[] };
         let unused = if own.len() < args.len() { "; the container's args are not used" } else { "" };
@@ -193,15 +193,21 @@ impl Candidate {
         let files = self.files.iter();
         Some(Resolved {
             argv,
-            description: format!("{what}, in place of image {image}{unused}"),
+            description: format!("{what}{unused}"),
             files: files.map(|(name, text)| (site.run_dir.join(name), fill(text, site))).collect(),
         })
     }
 }
 
-fn on_host(image: &str, argv: Vec<String>) -> Resolved {
-    let description = format!("the container's command on the host, in place of image {image}");
-    Resolved { argv, description, files: Vec::new() }
+fn on_host(argv: Vec<String>) -> Resolved {
+    Resolved { argv, description: "its command on this host".to_owned(), files: Vec::new() }
+}
+
+fn builtin_name(name: &str) -> String {
+    match name {
+        "httpd" => "the built-in file server".to_owned(),
+        other => format!("the built-in {other}"),
+    }
 }
 
 /// The reference without tag, digest and the registry that everybody leaves out.

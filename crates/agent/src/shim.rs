@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -23,6 +24,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::files;
+use crate::hostname;
 use crate::logs::{LOG_BYTES_MAX, LogWriter, Stream};
 use crate::pods::with_causes;
 use crate::process_tree::{self, CONTAINER_DIR_VARIABLE, Identity};
@@ -194,7 +196,13 @@ impl<'a> ContainerInit<'a> {
 
     fn settle(&self) -> Result<(), String> {
         match self.place {
-            Place::Host => Ok(()),
+            Place::Host => {
+                if let Some(name) = std::env::var_os("HOSTNAME") {
+                    // Where this is not permitted, the environment still says it.
+                    let _ = hostname::take(name.as_bytes());
+                }
+                Ok(())
+            }
             Place::Beside => sandbox::drop_capabilities().map_err(|error| format!("dropping privileges: {error}")),
             Place::Sandbox(dir) => {
                 let run: RunFile = files::read_json(&dir.join(RUN_FILE))

@@ -324,7 +324,8 @@ fn a_node_shows_its_boot_and_its_silence() {
     let node = node_to_wire(&state, &name, &state.nodes[&name]);
     let status = node.status.unwrap();
     assert_eq!((status.conditions[0].r#type.as_str(), status.conditions[0].status.as_str()), ("Ready", "Unknown"));
-    assert_eq!(status.node_info.unwrap().boot_id, "boot-1");
+    let info = status.node_info.unwrap();
+    assert_eq!((info.boot_id.as_str(), info.container_runtime_version.as_str()), ("boot-1", "process"));
     assert_eq!(status.allocatable["cpu"], "4");
     assert_eq!(status.capacity["memory"], "8Gi");
     let taints = node.spec.unwrap().taints;

@@ -124,8 +124,9 @@ fn show_container(container: &v1::Container, status: &v1::ContainerStatus) {
             field(&format!("    {name}"), value);
         }
     };
-    field("Image", &container.image);
-    field("Runs", &status.image_id);
+    // Nothing is ever pulled: what runs in the place of the image is what the image catalogue of the node says.
+    let runs = if status.image_id.is_empty() { String::new() } else { format!(" (runs {})", status.image_id) };
+    field("Image", &format!("{}{runs}", container.image));
     field("Process", &status.container_id);
     field("Command", &container.command.join(" "));
     field("Args", &container.args.join(" "));
@@ -149,7 +150,8 @@ fn state_line(state: &v1::ContainerState) -> String {
         (_, Some(waiting), _) => format!("Waiting: {} {}", waiting.reason, waiting.message).trim_end().to_owned(),
         (.., Some(ended)) => {
             let why = format!("{} {}", ended.reason, ended.message);
-            format!("Terminated at {}, exit code {}: {}", ended.finished_at, ended.exit_code, why.trim())
+            let at = if ended.finished_at.is_empty() { String::new() } else { format!(" at {}", ended.finished_at) };
+            format!("Terminated{at}, exit code {}: {}", ended.exit_code, why.trim())
         }
         _ => String::new(),
     }
@@ -257,10 +259,14 @@ async fn show_node(session: &Session, node: &v1::Node) -> Result<(), CliError> {
     if !status.last_heartbeat_time.is_empty() {
         field("Last heartbeat", &status.last_heartbeat_time);
     }
-    field("Agent", &info.agent_version);
     for address in &status.addresses {
         field(&address.r#type, &address.address);
     }
+    field("Agent version", &info.agent_version);
+    field("Operating system", format!("{} ({}, {})", info.os_image, info.operating_system, info.architecture));
+    field("Kernel version", &info.kernel_version);
+    field("Runtime", &info.container_runtime_version);
+    section("Features:", info.features.iter().map(|(feature, state)| format!("{feature}: {state}")));
     let taint = |taint: &v1::Taint| format!("{}={}:{}", taint.key, taint.value, taint.effect);
     let taints = node.spec.iter().flat_map(|spec| &spec.taints).map(taint);
     field("Taints", taints.collect::<Vec<_>>().join(", "));

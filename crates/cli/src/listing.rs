@@ -50,7 +50,10 @@ fn columns(resource: Resource) -> (&'static [&'static str], &'static [&'static s
             &["DRIVER", "HANDLE"],
         ),
         Resource::Class => (&["PROVISIONER", "RECLAIMPOLICY", "VOLUMEBINDINGMODE", "ALLOWVOLUMEEXPANSION", "AGE"], &[]),
-        Resource::Node => (&["STATUS", "ROLES", "AGE", "VERSION"], &["INTERNAL-IP", "OS", "BOOT-ID", "INCARNATION"]),
+        Resource::Node => (
+            &["STATUS", "ROLES", "AGE", "VERSION"],
+            &["INTERNAL-IP", "EXTERNAL-IP", "OS-IMAGE", "KERNEL-VERSION", "CONTAINER-RUNTIME", "INCARNATION"],
+        ),
         Resource::Attachment => (&["ATTACHER", "PV", "NODE", "ATTACHED", "AGE"], &["FENCE"]),
         Resource::Budget => {
             (&["MIN AVAILABLE", "MAX UNAVAILABLE", "ALLOWED DISRUPTIONS", "AGE"], &["HEALTHY", "DESIRED"])
@@ -221,7 +224,8 @@ fn node_cells(node: &v1::Node, age: String) -> (Vec<String>, Vec<String>) {
     let address = status.addresses.iter().find(|address| address.r#type == "InternalIP");
     let address = address.map(|address| address.address.clone()).unwrap_or_default();
     let narrow = vec![node_status(node), String::new(), age, info.agent_version];
-    (narrow, vec![address, info.operating_system, info.boot_id, status.incarnation.to_string()])
+    let (os, kernel, runtime) = (info.os_image, info.kernel_version, info.container_runtime_version);
+    (narrow, vec![address, NONE.to_owned(), os, kernel, runtime, status.incarnation.to_string()])
 }
 
 /// The node's status, as `get nodes` shows it.

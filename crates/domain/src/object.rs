@@ -342,7 +342,8 @@ pub struct Node {
     pub unreachable: Option<Unreachable>,
     /// Processes of former pods that it must end before it gets work.
     pub leftovers: Vec<Uid>,
-    /// What the agent says of its machine (`runtime` and so on).
+    /// What the agent says of its machine: `address`, `kernelVersion`, `agentVersion`, `operatingSystem`, `osImage`,
+    /// `architecture`, `runtime`, and `feature/NAME` for each feature: `on`, or why not.
     pub info: Labels,
     /// The labels that people gave it, beside those that its agent gives.
     pub own_labels: Labels,

@@ -5,7 +5,7 @@ use crate::quantity::{format_bytes, format_cpu_milli};
 use crate::time::format_ms;
 use crate::v1;
 use domain::State;
-use domain::id::NodeName;
+use domain::id::{Name, NodeName};
 use domain::object::Node;
 use std::collections::BTreeMap;
 
@@ -66,10 +66,20 @@ fn status(name: &NodeName, node: &Node) -> v1::NodeStatus {
             agent_version: info("agentVersion"),
             operating_system: info("operatingSystem"),
             architecture: info("architecture"),
+            os_image: info("osImage"),
+            container_runtime_version: info("runtime"),
+            features: features(node),
         }),
         incarnation: node.incarnation.0,
         last_heartbeat_time: heard_at_ms.map(format_ms).unwrap_or_default(),
     }
+}
+
+fn features(node: &Node) -> BTreeMap<String, String> {
+    let feature = |(key, value): (&Name, &Name)| {
+        key.as_str().strip_prefix("feature/").map(|name| (name.to_owned(), value.to_string()))
+    };
+    node.info.iter().filter_map(feature).collect()
 }
 
 fn ready_condition(node: &Node) -> v1::Condition {

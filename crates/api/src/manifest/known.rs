@@ -229,10 +229,7 @@ pub(super) const FIELDS_ELSEWHERE: &[(&str, &[&str])] = &[
             "volumesInUse",
         ],
     ),
-    (
-        "NodeSystemInfo",
-        &["containerRuntimeVersion", "kubeProxyVersion", "kubeletVersion", "osImage", "swap", "systemUUID"],
-    ),
+    ("NodeSystemInfo", &["kubeProxyVersion", "kubeletVersion", "swap", "systemUUID"]),
     ("Service", &["status"]),
     (
         "ServiceSpec",
