@@ -1,5 +1,6 @@
 //! The node shell: processes, volumes, probes; drives agent-core.
 
+pub mod beside;
 pub mod config;
 mod containers;
 pub mod environment;
@@ -20,6 +21,7 @@ pub mod sandbox;
 mod session;
 pub mod shim;
 mod simulated;
+mod terminal;
 mod tunnel;
 pub mod volume;
 pub mod workload;

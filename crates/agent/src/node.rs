@@ -42,12 +42,13 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let ledger_file = LedgerFile::open(&data_dir)?;
     let ledger = ledger_file.load()?;
     let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
-    let tunnels = Tunnels::new(Some(data_dir.clone()));
     let mut site = site(&config, data_dir, inputs)?;
     let probed = find_sandbox(config.runtime, &site).await?;
     site.sandbox = probed.kind;
     let registration = config.registration(&probed)?;
-    let mut pods = Pods::new(Arc::new(site));
+    let site = Arc::new(site);
+    let tunnels = Tunnels::new(Some(Arc::clone(&site)));
+    let mut pods = Pods::new(site);
     let live = pods.adopt().await;
     tracing::info!(node = config.node, boot = %registration.boot_id, pods = live.len(), "agent begins");
 

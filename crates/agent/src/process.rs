@@ -235,7 +235,8 @@ impl ProcessRuntime {
         }
     }
 
-    async fn spawn(&self, command: Command) -> Result<std::process::Child, RuntimeError> {
+    /// Starts a process from the thread that lives as long as the runtime.
+    pub(crate) async fn spawn(&self, command: Command) -> Result<std::process::Child, RuntimeError> {
         let (reply, answer) = oneshot::channel();
         self.spawner.send(Request { command, reply }).map_err(|_| RuntimeError::SpawnerGone)?;
         answer
@@ -326,7 +327,7 @@ fn prepare(dir: &Path, spec: &RunSpec, exe: &Path) -> io::Result<File> {
     deprecated,
     reason = "the replacement is unsafe because some owners can swap their descriptor; an OwnedFd cannot"
 )]
-async fn end_of_process(pidfd: OwnedFd) -> io::Result<()> {
+pub(crate) async fn end_of_process(pidfd: OwnedFd) -> io::Result<()> {
     let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
     pidfd.readable().await.map(|mut guard| guard.retain_ready())
 }

@@ -86,6 +86,8 @@ pub(crate) enum Verb {
     },
     /// What a pod wrote.
     Logs(Logs),
+    /// Run a command in a container: exec [-it] POD [-c CONTAINER] -- COMMAND…
+    Exec(Exec),
     /// Wait until something holds.
     Wait(Wait),
     /// Why an object is as it is, and what would end it.
@@ -459,6 +461,23 @@ pub(crate) struct Logs {
     /// Begin each line with its time.
     #[arg(long)]
     pub(crate) timestamps: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// POD or pod/POD.
+    pub(crate) pod: String,
+    #[arg(short, long, default_value = "", hide_default_value = true)]
+    pub(crate) container: String,
+    /// Pass standard input on.
+    #[arg(short = 'i', long)]
+    pub(crate) stdin: bool,
+    /// Give the command a terminal.
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// The command and its arguments.
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<String>,
 }
 
 #[derive(Debug, Args)]

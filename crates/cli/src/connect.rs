@@ -22,6 +22,8 @@ const FIRST_ATTEMPT_MS_MAX: u64 = 1_000;
 /// How long one server is waited for after that.
 const ATTEMPT_MS_MAX: u64 = 5_000;
 const CONNECT_MS_MAX: u64 = 1_000;
+/// How often a server that is listened to is checked, and how long its answer may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// The pause between two rounds of asking every server.
 const ROUND_PAUSE_MS: u64 = 100;
 /// What is told when every connection is refused.
@@ -106,7 +108,13 @@ impl Servers {
             let uri = if address.contains("://") { address.clone() } else { format!("http://{address}") };
             let endpoint =
                 Endpoint::from_shared(uri).map_err(|_| CliError::usage(format!("{address:?} is no host:port")))?;
-            Ok(endpoint.connect_timeout(Duration::from_millis(CONNECT_MS_MAX)).tcp_nodelay(true).connect_lazy())
+            let endpoint = endpoint
+                .connect_timeout(Duration::from_millis(CONNECT_MS_MAX))
+                .tcp_nodelay(true)
+                // What is followed would wait for ever for a server that has fallen silent.
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(KEEP_ALIVE);
+            Ok(endpoint.connect_lazy())
         };
         let channels = endpoints.iter().map(channel).collect::<Result<_, CliError>>()?;
         Ok(Self { channels, endpoints })
@@ -141,6 +149,21 @@ impl Session {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         self.call(self.servers()?, call, ANSWER_MS_MAX).await.map_err(|status| self.failure(status))
+    }
+
+    /// Calls the server that answered last, once: for what must not be begun twice.
+    pub(crate) async fn once<T, F>(&self, call: impl FnOnce(Channel) -> F) -> Result<T, CliError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let servers = self.servers()?;
+        let index = self.preferred.load(Ordering::Relaxed) % servers.channels.len().max(1);
+        let channel = servers.channels.get(index).ok_or_else(|| CliError::unreachable("no server is known"))?;
+        let answer = tokio::time::timeout(Duration::from_millis(ANSWER_MS_MAX), call(channel.clone())).await;
+        match answer {
+            Ok(answer) => Ok(answer?.into_inner()),
+            Err(_) => Err(CliError::unreachable(format!("{} does not answer", servers.endpoints[index]))),
+        }
     }
 
     /// Reads something, within a time.

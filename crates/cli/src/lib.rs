@@ -23,6 +23,7 @@ mod describe;
 mod diff;
 mod drain;
 mod error;
+mod exec;
 mod fetch;
 mod get;
 mod listing;
@@ -39,6 +40,7 @@ pub fn main() -> ExitCode {
     // These must run before any thread exists, and know their arguments themselves.
     let child: Option<fn(Vec<OsString>) -> ExitCode> = match arguments.next().as_ref().and_then(|verb| verb.to_str()) {
         Some("shim") => Some(agent::shim::run_shim),
+        Some("beside") => Some(agent::beside::run_beside),
         Some("container-init") => Some(agent::shim::run_container_init),
         Some("container-exec") => Some(agent::sandbox::run_container_exec),
         Some("workload") => Some(agent::workload::run_workload),
@@ -65,6 +67,18 @@ pub fn main() -> ExitCode {
     let ended = match cli.verb {
         // A disk that failed has an exit status of its own.
         Verb::Server(args) => runtime.block_on(child::server(&args)),
+        // What it ran has one, too.
+        Verb::Exec(ref args) => {
+            let (address, namespace) = (Address::new(cli.cluster.as_deref()), cli.namespace.as_deref());
+            let exec = async { exec::exec(&address.connect(), args, namespace.unwrap_or("default")).await };
+            match runtime.block_on(exec) {
+                Ok(code) => return ExitCode::from(code),
+                Err(error) => {
+                    let code = error.failure as u8;
+                    Err((error, code))
+                }
+            }
+        }
         _ => runtime.block_on(run(cli)).map_err(|error| {
             let code = error.failure as u8;
             (error, code)
@@ -114,7 +128,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Verb::Uncordon { nodes } => change::cordon(&address.connect(), &nodes, false, id).await,
         Verb::Bench(bench) => Box::pin(bench::run(&bench, cli.cluster.as_deref())).await,
         Verb::Agent(args) => child::agent(&args).await,
-        Verb::Server(args) => child::server(&args).await.map_err(|(error, _)| error),
+        Verb::Server(_) | Verb::Exec(_) => unreachable!("these end with exit statuses of their own"),
         Verb::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "holdfast", &mut script);

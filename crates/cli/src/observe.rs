@@ -50,15 +50,20 @@ pub(crate) async fn rollout_status(
     }
 }
 
+/// The name of POD or pod/POD.
+pub(crate) fn pod_name(text: &str) -> Result<String, CliError> {
+    if !text.contains('/') {
+        return Ok(text.to_owned());
+    }
+    match Targets::parse_one(&[text.to_owned()])? {
+        (Resource::Pod, name) => Ok(name),
+        (other, _) => Err(CliError::usage(format!("this is for pods, and {text} is a {}", other.word()))),
+    }
+}
+
 /// Writes what a pod wrote.
 pub(crate) async fn logs(session: &Session, args: &Logs, namespace: &str) -> Result<(), CliError> {
-    let name = match args.pod.split_once('/') {
-        None => args.pod.clone(),
-        Some(_) => match Targets::parse_one(std::slice::from_ref(&args.pod))? {
-            (Resource::Pod, name) => name,
-            (other, _) => return Err(CliError::refused(format!("a {} has no logs", other.word()))),
-        },
-    };
+    let name = pod_name(&args.pod)?;
     let request = v1::LogsRequest {
         namespace: namespace.to_owned(),
         name,

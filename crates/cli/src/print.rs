@@ -38,6 +38,12 @@ pub(crate) fn note(text: impl AsRef<str>) {
     let _ = writeln!(io::stderr().lock(), "{}", text.as_ref());
 }
 
+/// Writes to stderr, as it is.
+pub(crate) fn error_data(bytes: &[u8]) {
+    // Nothing can be told about a stderr that cannot be written to.
+    let _ = io::stderr().lock().write_all(bytes);
+}
+
 /// Writes why a verb failed, and what to try next.
 pub(crate) fn error(error: &CliError) {
     if !error.message.is_empty() {

@@ -78,19 +78,37 @@ struct Ends {
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     node: String,
-    /// Keeps the way to the agent open: logs say nothing more after the request.
-    _outgoing: mpsc::Sender<TunnelFrame>,
+    /// Keeps the way to the agent open, also if nothing more is said after the request.
+    outgoing: mpsc::Sender<TunnelFrame>,
     incoming: Streaming<TunnelFrame>,
     _permit: OwnedSemaphorePermit,
 }
 
+/// What comes out of a tunnel.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    Data(Bytes),
+    Errors(Bytes),
+    /// It ended well.
+    End {
+        exit_code: i32,
+    },
+}
+
 impl Tunnel {
-    /// The next piece; `None` once all has come. The error is the agent's, or says that the tunnel broke.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+    /// Where what is said to the agent goes in, at the pace at which it is taken. Held on its own, it does not keep the
+    /// tunnel open.
+    pub(crate) fn mouth(&self) -> mpsc::WeakSender<TunnelFrame> {
+        self.outgoing.downgrade()
+    }
+
+    /// The next piece. The error is the agent's, or says that the tunnel broke.
+    pub(crate) async fn next(&mut self) -> Result<Piece, Status> {
         loop {
             match self.incoming.message().await {
-                Ok(Some(TunnelFrame { frame: Some(Frame::Data(data)) })) => return Ok(Some(data)),
-                Ok(Some(TunnelFrame { frame: Some(Frame::End(end)) })) => return ended(&end).map(|()| None),
+                Ok(Some(TunnelFrame { frame: Some(Frame::Data(data)) })) => return Ok(Piece::Data(data)),
+                Ok(Some(TunnelFrame { frame: Some(Frame::Errors(data)) })) => return Ok(Piece::Errors(data)),
+                Ok(Some(TunnelFrame { frame: Some(Frame::End(end)) })) => return ended(&end),
                 // A later version's.
                 Ok(Some(_)) => {}
                 Ok(None) => return Err(broken(&self.node, "the agent or a server ended")),
@@ -100,9 +118,9 @@ impl Tunnel {
     }
 }
 
-fn ended(end: &TunnelEnd) -> Result<(), Status> {
+fn ended(end: &TunnelEnd) -> Result<Piece, Status> {
     match Code::from_i32(end.code) {
-        Code::Ok => Ok(()),
+        Code::Ok => Ok(Piece::End { exit_code: end.exit_code }),
         code => Err(status::status(code, &end.reason, &end.message, &[])),
     }
 }
@@ -194,7 +212,7 @@ impl Tunnels {
             self.check_reachable(&node)?;
             let why = match self.attempt(request.clone(), until).await {
                 Ok(Ends { outgoing, incoming }) => {
-                    return Ok(Tunnel { node: request.node, _outgoing: outgoing, incoming, _permit: permit });
+                    return Ok(Tunnel { node: request.node, outgoing, incoming, _permit: permit });
                 }
                 Err(why) if status::reason(&why) == NO_LINE => why,
                 Err(why) => return Err(why),
@@ -280,8 +298,10 @@ impl Tunnels {
 
     fn permit(&self) -> Result<OwnedSemaphorePermit, Status> {
         Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
-            let text =
-                format!("{TUNNELS_MAX} streams of logs are open through server {}, and it takes no more", self.id);
+            let text = format!(
+                "{TUNNELS_MAX} streams of logs and commands are open through server {}, and it takes no more",
+                self.id
+            );
             status::status(Code::ResourceExhausted, "TooManyTunnels", text, &[])
         })
     }

@@ -5,6 +5,7 @@ mod bench;
 mod clients;
 mod containers;
 mod durability;
+mod exec;
 mod harness;
 mod local;
 mod logs;

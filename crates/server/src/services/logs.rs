@@ -2,7 +2,7 @@
 
 use super::{Api, key_of};
 use crate::status;
-use crate::tunnels::{FRAMES_MAX, Tunnel};
+use crate::tunnels::{FRAMES_MAX, Piece, Tunnel};
 use api::internal::tunnel_request::What;
 use api::internal::{LogsWish, TunnelRequest};
 use api::reason::NOT_STARTED;
@@ -55,8 +55,8 @@ async fn pass_on(
             next = tunnel.next() => next,
         };
         let reply = match next {
-            Ok(Some(data)) => Ok(LogsReply { data: data.into() }),
-            Ok(None) => return,
+            Ok(Piece::Data(data) | Piece::Errors(data)) => Ok(LogsReply { data: data.into() }),
+            Ok(Piece::End { .. }) => return,
             Err(why) => {
                 // The reader may have left in this very moment.
                 let _ = replies.send(Err(explain(why))).await;
@@ -93,7 +93,7 @@ fn wish(request: &LogsRequest) -> Result<LogsWish, Status> {
     Ok(LogsWish { follow, previous, tail_lines, since_ms, since_time_ms, timestamps })
 }
 
-fn container_of(key: &Key, pod: &Pod, wanted: &str) -> Result<String, Status> {
+pub(super) fn container_of(key: &Key, pod: &Pod, wanted: &str) -> Result<String, Status> {
     let mut names = pod.template.containers.iter().map(|container| container.name.as_str());
     let found = if wanted.is_empty() { names.next() } else { names.find(|name| *name == wanted) };
     found.map(str::to_owned).ok_or_else(|| {
@@ -104,7 +104,7 @@ fn container_of(key: &Key, pod: &Pod, wanted: &str) -> Result<String, Status> {
 }
 
 /// Nothing was written, because the container has not run; and why.
-fn waiting(state: &State, key: &Key, container: &str) -> Status {
+pub(super) fn waiting(state: &State, key: &Key, container: &str) -> Status {
     let pod = state.pods.get(key);
     let reason = pod.map_or("", |pod| match (&pod.binding, pod.status.reason.as_str()) {
         (None, _) => "the pod has no node yet",

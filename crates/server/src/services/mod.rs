@@ -4,6 +4,7 @@ mod change;
 mod cluster;
 mod commit;
 mod disruptions;
+mod exec;
 mod history;
 mod logs;
 mod nodes;

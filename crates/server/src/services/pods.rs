@@ -2,16 +2,16 @@
 
 use super::change::Change;
 use super::selector::Filter;
-use super::{Api, delete_reply, key_of, logs};
+use super::{Api, delete_reply, exec, key_of, logs};
 use crate::forward::deadline;
 use crate::status;
 use api::convert::pod_to_wire;
 use api::v1::{
-    DeletePodRequest, DeleteReply, EvictPodRequest, GetRequest, ListPodsReply, ListRequest, LogsReply, LogsRequest,
-    MarkRequest, PodReply, pods_server,
+    DeletePodRequest, DeleteReply, EvictPodRequest, ExecReply, ExecRequest, GetRequest, ListPodsReply, ListRequest,
+    LogsReply, LogsRequest, MarkRequest, PodReply, pods_server,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -19,6 +19,7 @@ pub(super) struct Pods(pub(super) Api);
 
 #[tonic::async_trait]
 impl pods_server::Pods for Pods {
+    type ExecStream = ReceiverStream<Result<ExecReply, Status>>;
     type LogsStream = ReceiverStream<Result<LogsReply, Status>>;
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<PodReply>, Status> {
@@ -65,6 +66,11 @@ impl pods_server::Pods for Pods {
         let pod = done.state.pods.get(&key).ok_or_else(|| status::not_found("pod", key.name.as_str()))?;
         let object = Some(pod_to_wire(&done.state, &key, pod));
         Ok(Response::new(PodReply { revision: done.revision.0, object }))
+    }
+
+    async fn exec(&self, request: Request<Streaming<ExecRequest>>) -> Result<Response<Self::ExecStream>, Status> {
+        let (until, requests) = (deadline(&request), request.into_inner());
+        Ok(Response::new(exec::exec(&self.0, requests, until).await?))
     }
 
     async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {

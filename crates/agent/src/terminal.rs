@@ -1,0 +1,66 @@
+//! A terminal for a command: its other side is the agent's. Never interprets what goes through.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// The agent's side.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    fd: AsyncFd<OwnedFd>,
+}
+
+impl Terminal {
+    /// Makes a terminal, and opens the command's side of it.
+    #[expect(
+        deprecated,
+        reason = "the replacement is unsafe because some owners can swap their descriptor; an OwnedFd cannot"
+    )]
+    pub(crate) fn open() -> io::Result<(Self, File)> {
+        let own = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        rustix::pty::grantpt(&own)?;
+        rustix::pty::unlockpt(&own)?;
+        let path = rustix::pty::ptsname(&own, Vec::new())?;
+        let other = rustix::fs::open(path, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::fs::fcntl_setfl(&own, rustix::fs::fcntl_getfl(&own)? | OFlags::NONBLOCK)?;
+        let fd = AsyncFd::with_interest(own, Interest::READABLE | Interest::WRITABLE)?;
+        Ok((Self { fd }, File::from(other)))
+    }
+
+    /// What the command has written; nothing more when nobody has the other side any more.
+    pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let mut guard = self.fd.readable().await?;
+            match guard.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut *buffer)?)) {
+                // That the other side is closed is an error to the kernel.
+                Ok(Err(error)) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => return Ok(0),
+                Ok(result) => return result,
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// Types something.
+    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let mut guard = self.fd.writable().await?;
+            if let Ok(written) = guard.try_io(|fd| Ok(rustix::io::write(fd.get_ref(), bytes)?)) {
+                bytes = &bytes[written?..];
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the command how large it is.
+    pub(crate) fn resize(&self, columns: u32, rows: u32) -> io::Result<()> {
+        let limited = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
+        let size = Winsize { ws_row: limited(rows), ws_col: limited(columns), ws_xpixel: 0, ws_ypixel: 0 };
+        Ok(rustix::termios::tcsetwinsize(self.fd.get_ref(), size)?)
+    }
+}
