@@ -71,18 +71,6 @@ impl Identity {
             Err(errno) => Err(errno.into()),
         }
     }
-
-    /// Signals the process group that this process leads; `false` when the process has ended.
-    pub fn signal_group(self, signal: Signal) -> io::Result<bool> {
-        let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.is_alive()) else {
-            return Ok(false);
-        };
-        match rustix::process::kill_process_group(pid, signal) {
-            Ok(()) => Ok(true),
-            Err(rustix::io::Errno::SRCH) => Ok(false),
-            Err(errno) => Err(errno.into()),
-        }
-    }
 }
 
 /// Which start of the machine this is.

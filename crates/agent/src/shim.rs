@@ -312,13 +312,14 @@ async fn supervise(dir: &Path, run: &RunFile) -> io::Result<ExitStatus> {
     Ok(ExitStatus { code, signal, finished_at_ms, message })
 }
 
-/// Asks the container to end. True if that was carried out at once, because its process does nothing about SIGTERM.
+/// Asks the container's first process to end; what that does about its children is its own matter. True if it was
+/// carried out at once, because the process does nothing about SIGTERM.
 ///
 /// For a PID 1 the kernel leaves out what SIGTERM does by default, which is to end the process. Waiting for the whole
 /// grace would change nothing but the time.
 fn ask_to_end(run: &RunFile, container: Identity) -> io::Result<bool> {
     if run.sandbox.is_none() {
-        return container.signal_group(Signal::TERM).map(|_| false);
+        return container.signal(Signal::TERM).map(|_| false);
     }
     let has_default = process_tree::has_default(container.pid, Signal::TERM);
     let is_asked = container.signal(if has_default { Signal::KILL } else { Signal::TERM })?;

@@ -139,7 +139,7 @@ async fn a_command_that_cannot_run_says_why() {
 }
 
 #[tokio::test]
-async fn asking_ends_the_whole_group() {
+async fn whoever_does_nothing_about_being_asked_ends_with_its_children() {
     let node = Node::new();
     let handle = node.sh("sleep 600 & echo $! >child; wait").await;
     let child = node.process("child").await;
@@ -216,7 +216,7 @@ async fn a_killed_shim_takes_its_container_along() {
 async fn a_paused_tree_can_be_stopped() {
     let node = Node::new();
     let handle = node.start(&["sleep", "600"]).await;
-    assert!(handle.shim.signal(Signal::STOP).unwrap() && handle.container.signal_group(Signal::STOP).unwrap());
+    assert!(handle.shim.signal(Signal::STOP).unwrap() && handle.container.signal(Signal::STOP).unwrap());
     // Being asked to end would win over a pause that has not taken effect.
     until("the pause", || [handle.shim, handle.container].into_iter().all(is_paused)).await;
     let status = node.stop(&handle, Duration::from_millis(50)).await;
@@ -232,6 +232,20 @@ async fn asking_the_shim_asks_the_container() {
     assert!(handle.shim.signal(Signal::TERM).unwrap());
     assert_eq!(node.wait(&handle).await.code, 5);
     assert_eq!(text(&log_of(&handle), Stream::Stdout), "asked\n");
+}
+
+#[tokio::test]
+async fn only_the_first_process_is_asked_to_end() {
+    let node = Node::new();
+    // Whoever was asked says so before it sees the file.
+    let child = "trap 'echo child' TERM; touch ready; until [ -e go ]; do sleep 0.01; done";
+    let main = "trap 'echo main; touch go; wait; exit 5' TERM";
+    let script = format!("{main}; sh -c \"{child}\" & while :; do sleep 0.01; done");
+    let handle = node.sh(&script).await;
+    until("the traps", || node.path("ready").exists()).await;
+    assert!(handle.shim.signal(Signal::TERM).unwrap());
+    assert_eq!(node.wait(&handle).await.code, 5);
+    assert_eq!(text(&log_of(&handle), Stream::Stdout), "main\n");
 }
 
 #[tokio::test]
