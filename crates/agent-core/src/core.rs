@@ -8,6 +8,7 @@ use crate::outbox::Outbox;
 use crate::pod::{Pod, REMOVE_RETRY_MS};
 use domain::agent::{Assignment, FromAgent, ToAgent, VolumeRemoval};
 use domain::id::{Fence, Incarnation, Uid, VolumeName};
+use mutants::{Mutant, is_on};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -56,7 +57,7 @@ impl AgentCore {
     /// running or not. Nothing happens before the first step.
     #[must_use]
     pub fn recover(config: Config, mut ledger: Ledger, live: Vec<LivePod>) -> Self {
-        if ledger.boot_id != config.registration.boot_id {
+        if ledger.boot_id != config.registration.boot_id && !is_on(Mutant::FormerBootResumed) {
             // The former boot's pods are not taken up again: a new boot is the word that they are dead.
             ledger.pods.clear();
         }
@@ -182,7 +183,7 @@ impl AgentCore {
         let is_news = former.pods != self.ledger.pods
             || former.fences != self.ledger.fences
             || former.incarnation != self.ledger.incarnation;
-        if is_news {
+        if is_news && !is_on(Mutant::LedgerNotSaved) {
             out.push(Output::SaveLedger(self.ledger.clone()));
         }
         self.note_removals(assignment.removals);
@@ -252,7 +253,7 @@ impl AgentCore {
         for pod in self.pods.values_mut() {
             pod.end_leftover(out);
         }
-        let may_begin = !self.pods.values().any(Pod::is_leftover);
+        let may_begin = !self.pods.values().any(Pod::is_leftover) || is_on(Mutant::LeftoversNotEndedFirst);
         for pod in self.pods.values_mut() {
             pod.advance(now_ms, may_begin, &self.ledger.fences, out);
             if let Some(report) = pod.news() {
@@ -301,7 +302,9 @@ impl AgentCore {
 
     /// Registering with a new boot tells the control plane that everything of the former boot is dead: first it must be.
     fn is_former_boot_over(&self) -> bool {
-        self.ledger.boot_id == self.config.registration.boot_id || self.pods.is_empty()
+        self.ledger.boot_id == self.config.registration.boot_id
+            || self.pods.is_empty()
+            || is_on(Mutant::FormerBootResumed)
     }
 
     const fn silent_at_ms(&self, heard_at_ms: u64) -> u64 {

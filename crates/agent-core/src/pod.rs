@@ -8,6 +8,7 @@ use domain::command::PodReport;
 use domain::id::{Fence, Name, Uid, VolumeName};
 use domain::object::{Phase, PodStatus};
 use domain::spec::Container;
+use mutants::{Mutant, is_on};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -180,7 +181,7 @@ impl Pod {
 
     /// Ends what is not assigned any more. At once: whoever superseded it must not wait, nor share the node with it.
     pub(crate) fn end_leftover(&mut self, out: &mut Vec<Output>) {
-        if self.is_leftover() && self.is_here() && self.stage != Stage::Cleaning {
+        if self.is_leftover() && self.is_here() && self.stage != Stage::Cleaning && !is_on(Mutant::LeftoversKept) {
             self.stage = Stage::Cleaning;
             out.push(Output::KillPod { uid: self.uid });
         }
@@ -233,7 +234,9 @@ impl Pod {
             self.failure = Failure { reason: Name::new("WaitingForVolume"), message };
             return;
         }
-        let stale = pod.volumes.iter().find(|v| fences.get(&v.volume).is_some_and(|highest| v.fence < *highest));
+        let stale = pod.volumes.iter().find(|v| {
+            fences.get(&v.volume).is_some_and(|highest| v.fence < *highest && !is_on(Mutant::StaleFenceAccepted))
+        });
         if let Some(volume) = stale {
             let highest = fences.get(&volume.volume).copied().unwrap_or_default();
             let (name, fence) = (&volume.volume, volume.fence);
@@ -244,7 +247,11 @@ impl Pod {
         }
         let missing: BTreeSet<VolumeName> = pod.volumes.iter().map(|v| v.volume.clone()).collect();
         self.failure = Failure::default();
-        self.stage = if missing.is_empty() { Stage::Active } else { Stage::Attaching { missing } };
+        self.stage = if missing.is_empty() || is_on(Mutant::StartBeforeAttach) {
+            Stage::Active
+        } else {
+            Stage::Attaching { missing }
+        };
         out.extend(pod.volumes.iter().map(|volume| Output::AttachVolume {
             uid: self.uid,
             pod: Arc::clone(pod),
@@ -275,7 +282,7 @@ impl Pod {
     /// What the control plane has not been told yet, once.
     pub(crate) fn news(&mut self) -> Option<PodReport> {
         let pod = self.assigned.as_ref()?;
-        let is_gone = self.stage == Stage::Gone;
+        let is_gone = self.stage == Stage::Gone || pod.stop_within_ms.is_some() && is_on(Mutant::GoneWhenStopBegins);
         // A pod that ends is described when it has ended; one that was adopted, when it has been looked at.
         let is_on_its_way = pod.stop_within_ms.is_some() || self.containers.iter().any(ContainerRun::is_unjudged);
         if is_on_its_way && !is_gone {

@@ -34,9 +34,16 @@ mod print;
 mod resource;
 mod rollout;
 
+/// The product holds no deliberate bug: a build that can was asked for by name, and serves nobody.
+const _: () = assert!(mutants::IS_ENABLED == cfg!(feature = "mutants"), "deliberate bugs are in a normal build");
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
+    if mutants::IS_ENABLED && std::env::args_os().nth(1).is_none_or(|verb| verb != "sim") {
+        print::error(&CliError::refused("this build holds deliberate bugs: it does nothing but `holdfast sim`"));
+        return ExitCode::FAILURE;
+    }
     // These must run before any thread exists, and know their arguments themselves.
     let child: Option<fn(Vec<OsString>) -> ExitCode> = match arguments.next().as_ref().and_then(|verb| verb.to_str()) {
         Some("shim") => Some(agent::shim::run_shim),

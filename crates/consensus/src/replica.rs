@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
+use mutants::{Mutant, is_on};
 use protobuf::Message as _;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use raft::{INVALID_ID, RawNode, ReadOnlyOption, Ready, SnapshotStatus, StateRole};
@@ -73,8 +74,8 @@ impl Replica {
             max_inflight_msgs: INFLIGHT_MESSAGES_MAX,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             // Without these two, a member that was cut off comes back with a higher term and deposes the leader.
-            pre_vote: true,
-            check_quorum: true,
+            pre_vote: !is_on(Mutant::NoLeaderCheck),
+            check_quorum: !is_on(Mutant::NoLeaderCheck),
             batch_append: true,
             read_only_option: ReadOnlyOption::Safe,
             ..raft::Config::default()
@@ -298,6 +299,9 @@ impl Replica {
         out.extend(ready.take_messages().into_iter().map(send));
         // Committed and durable here by an earlier record: it need not wait for the sync of this one.
         out.extend(ready.take_committed_entries().into_iter().map(committed));
+        if is_on(Mutant::PersistedMessageEarly) || has_vote(&ready) && is_on(Mutant::VoteBeforeSync) {
+            out.extend(ready.take_persisted_messages().into_iter().map(send));
+        }
         self.persist(&ready, out);
         // Votes and acknowledgements are promises, and only now can they be kept.
         out.extend(ready.take_persisted_messages().into_iter().map(send));
@@ -313,7 +317,7 @@ impl Replica {
 
     fn persist(&mut self, ready: &Ready, out: &mut Vec<Output>) {
         let reset = (!ready.snapshot().is_empty()).then(|| SnapshotMeta::from_raft(ready.snapshot().get_metadata()));
-        if reset.is_none() && ready.entries().is_empty() && ready.hs().is_none() {
+        if reset.is_none() && ready.entries().is_empty() && (ready.hs().is_none() || is_on(Mutant::VoteNotKept)) {
             return;
         }
         let store = self.node.mut_store();
@@ -325,8 +329,13 @@ impl Replica {
             store.set_hard_state(hard_state.clone());
         }
         // Entries and hard state share a record: a commit index without its entries would be fatal at the next start.
+        if !ready.entries().is_empty() && is_on(Mutant::HardStateBeforeEntries) {
+            let record = record::encode(store.hard_state(), reset.as_ref(), &[]);
+            out.push(Output::Persist { record, must_sync: true });
+        }
         let record = record::encode(store.hard_state(), reset.as_ref(), ready.entries());
-        out.push(Output::Persist { record, must_sync: ready.must_sync() });
+        let must_sync = ready.must_sync() && (ready.entries().is_empty() || !is_on(Mutant::ReplyBeforeSync));
+        out.push(Output::Persist { record, must_sync });
         out.extend(reset.map(|meta| Output::InstallSnapshot { index: meta.index, term: meta.term }));
     }
 
@@ -373,6 +382,13 @@ impl Replica {
             base_ticks + usize::try_from(spread).expect("invariant: below base_ticks"),
         );
     }
+}
+
+fn has_vote(ready: &Ready) -> bool {
+    let is_vote = |message: &Message| {
+        matches!(message.get_msg_type(), MessageType::MsgRequestVote | MessageType::MsgRequestVoteResponse)
+    };
+    ready.persisted_messages().iter().any(is_vote)
 }
 
 fn send(message: Message) -> Output {

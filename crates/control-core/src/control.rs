@@ -12,6 +12,7 @@ use consensus::{Input as ReplicaInput, Output as ReplicaOutput, Replica, Snapsho
 use domain::agent::ToAgent;
 use domain::id::{NodeName, Revision};
 use domain::{Batch, Command, Rejection, Request, State, touch_nodes};
+use mutants::{Mutant, is_on};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -87,7 +88,7 @@ impl Control {
         let mut state = State::default();
         let mut meta = None;
         if let Some(SnapshotBytes { index, term, bytes }) = snapshot {
-            state = api::codec::decode(&bytes).map_err(|source| RecoverError::Snapshot { index, source })?;
+            state = decode_state(&bytes).map_err(|source| RecoverError::Snapshot { index, source })?;
             meta = Some(SnapshotMeta { index, term, voters: config.voters.clone() });
         }
         let applied = meta.as_ref().map_or(0, |meta| meta.index);
@@ -149,6 +150,7 @@ impl Control {
         self.at = Moment { now_ms, wall_ms };
         if let Some(leader) = &mut self.leader
             && self.config.grace_ms < slept_ms
+            && !is_on(Mutant::SleeperBlamesNodes)
         {
             leader.leases.restart(self.at);
         }
@@ -180,10 +182,10 @@ impl Control {
             }
             Input::SnapshotSent { to, ok } => self.raft_inputs.push(ReplicaInput::SnapshotStatus { peer: to, ok }),
             Input::Call { ticket, request } => self.on_call(Waiter::Call(ticket), request),
-            Input::Read { ticket, stale: true } => {
+            Input::Read { ticket, stale } if stale || is_on(Mutant::StaleRead) => {
                 self.out.push(Output::ReadReady { ticket, state: self.state.clone() });
             }
-            Input::Read { ticket, stale: false } => {
+            Input::Read { ticket, .. } => {
                 if !self.reads.gather(Waiting::Read(ticket)) {
                     self.out.push(Output::Replied { ticket, result: Err(CallError::Overloaded) });
                 }
@@ -224,7 +226,7 @@ impl Control {
         self.settle();
         if let Some(meta) = self.replica.wanted_snapshot(&message) {
             // One that cannot be read is as good as one that never came: the leader sends another.
-            let Ok(state) = api::codec::decode(&bytes) else { return };
+            let Ok(state) = decode_state(&bytes) else { return };
             self.out.push(Output::SaveSnapshot(SnapshotBytes { index: meta.index, term: meta.term, bytes }));
             self.snapshots.received = Some((meta, state));
         }
@@ -281,6 +283,10 @@ impl Control {
         if waiter == Waiter::Nobody {
             return;
         }
+        if is_on(Mutant::AnswerUnconfirmed) {
+            self.answer(waiter, answer);
+            return;
+        }
         if !self.reads.gather(Waiting::Answer(waiter.clone(), answer)) {
             self.refuse_overload(waiter);
         }
@@ -331,12 +337,20 @@ impl Control {
         }
         if is_leader {
             let silence_max_ms = self.config.lease_ms + self.config.grace_ms;
-            self.leader = Some(Leader::new(term, silence_max_ms, self.at));
+            let listens_since = if is_on(Mutant::ImpatientLeader) { Moment::default() } else { self.at };
+            let mut leader = Leader::new(term, silence_max_ms, listens_since);
+            if is_on(Mutant::DecidesTooEarly) || is_on(Mutant::BatchAtWrongBase) {
+                leader.begin(&self.state);
+            }
+            self.leader = Some(leader);
         }
     }
 
     fn lose_leadership(&mut self, former: Leader) {
         for in_flight in former.into_in_flight() {
+            if is_on(Mutant::DraftKept) {
+                self.state.apply_batch(&in_flight.batch);
+            }
             if let Waiter::Call(ticket) = in_flight.waiter {
                 self.out.push(Output::Replied { ticket, result: Err(CallError::OutcomeUnknown) });
             }
@@ -355,6 +369,9 @@ impl Control {
         self.applied = index;
         self.snapshots.entries += 1;
         self.snapshots.bytes += payload.len() as u64;
+        if is_on(Mutant::SnapshotMissesLast) {
+            self.write_snapshot_if_due(index, term);
+        }
         if payload.is_empty() {
             self.on_term_begun(term);
         } else {
@@ -467,4 +484,14 @@ impl Control {
             other => self.give_up(other),
         }
     }
+}
+
+/// The state that a snapshot holds.
+fn decode_state(bytes: &[u8]) -> Result<State, api::codec::CodecError> {
+    let mut state: State = api::codec::decode(bytes)?;
+    if is_on(Mutant::RequestsForgottenOnSnapshot) {
+        state.requests.clear();
+        state.requests_by_age.clear();
+    }
+    Ok(state)
 }

@@ -11,6 +11,7 @@ use crate::object::{
 };
 use crate::spec::{Labels, SetSpec};
 use crate::state::{Place, REQUESTS_MAX, State};
+use mutants::{Mutant, is_on};
 use std::sync::Arc;
 
 /// The label that holds a pod's own name (semantics A1-4).
@@ -25,7 +26,7 @@ pub const LABEL_REVISION: &str = "controller-revision-hash";
 impl State {
     /// Applies a batch, if it was decided at this very revision; says whether it did.
     pub fn apply_batch(&mut self, batch: &Batch) -> bool {
-        if batch.base != self.revision {
+        if batch.base != self.revision && !is_on(Mutant::BatchAtWrongBase) {
             return false;
         }
         self.at_ms = self.at_ms.max(batch.at_ms);

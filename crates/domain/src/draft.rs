@@ -9,6 +9,7 @@ use crate::object::{Phase, Pod};
 use crate::plan;
 use crate::spec::PodManagement;
 use crate::state::State;
+use mutants::{Mutant, is_on};
 use std::collections::BTreeSet;
 
 /// How often the planners may go round for one command before the rest waits for the next; a guard against a
@@ -60,7 +61,9 @@ impl Draft {
     /// # Errors
     /// The fact that is missing.
     pub fn submit(&mut self, request: &Request, at_ms: u64) -> Result<Outcome, Rejection> {
-        if let Some(revision) = request.id.as_ref().and_then(|id| self.state.requests.get(id)) {
+        if let Some(revision) = request.id.as_ref().and_then(|id| self.state.requests.get(id))
+            && !is_on(Mutant::RequestAppliedTwice)
+        {
             return Ok(Outcome::Repeat(*revision));
         }
         let base = self.state.revision;

@@ -13,6 +13,7 @@ use crate::disk::DiskExt;
 use crate::record::{self, HEADER_BYTES, RECORD_BYTES_MAX, le_u64};
 use crate::segment::{self, Ending, RECORDS_AT, Scan};
 use crate::{Disk, JournalError, Ledger, Seq};
+use mutants::{Mutant, is_on};
 
 const FLOOR_FILE: &str = "floor";
 const FIRST: Seq = Seq(1);
@@ -140,7 +141,8 @@ impl<D: Disk> Journal<D> {
     pub fn sync(&mut self) -> Result<(), JournalError> {
         self.unless_failed(|journal| {
             if journal.synced.next() < journal.next {
-                journal.disk.sync_file(&journal.active.name)?;
+                let outcome = journal.disk.sync_file(&journal.active.name);
+                outcome.or_else(|error| if is_on(Mutant::SyncErrorIgnored) { Ok(()) } else { Err(error) })?;
                 journal.synced = Seq(journal.next.0 - 1);
             }
             Ok(())
@@ -150,7 +152,10 @@ impl<D: Disk> Journal<D> {
     /// Removes the segments whose records all come before `before`. Some earlier records may stay.
     pub fn drop_prefix(&mut self, before: Seq) -> Result<(), JournalError> {
         self.unless_failed(|journal| {
-            let kept_from = journal.segments.partition_point(|&first| first <= before).saturating_sub(1);
+            let mut kept_from = journal.segments.partition_point(|&first| first <= before).saturating_sub(1);
+            if kept_from + 1 < journal.segments.len() && is_on(Mutant::SegmentDroppedTooMany) {
+                kept_from += 1;
+            }
             if 0 < kept_from {
                 let floor = journal.segments[kept_from];
                 save_floor(&mut journal.disk, floor)?;

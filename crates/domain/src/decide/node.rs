@@ -7,6 +7,7 @@ use crate::id::{Incarnation, Name, NodeName, Uid, VolumeName};
 use crate::object::{Node, Pod, VolumePhase};
 use crate::spec::Labels;
 use crate::state::State;
+use mutants::{Mutant, is_on};
 
 pub(super) fn cordon(state: &State, name: &NodeName, wanted: bool) -> Decision {
     let node = state.nodes.get(name).ok_or_else(|| not_found("node", name))?;
@@ -32,7 +33,7 @@ pub(super) fn mark(state: &State, name: &NodeName, labels: &Labels, annotations:
 /// Exit: a person says that the node is gone (Decision 5). Refused while its heartbeats say otherwise.
 pub(super) fn remove(state: &State, name: &NodeName) -> Decision {
     let node = state.nodes.get(name).ok_or_else(|| not_found("node", name))?;
-    if node.unreachable.is_none() && 0 < node.pod_count {
+    if node.unreachable.is_none() && 0 < node.pod_count && !is_on(Mutant::LiveNodeRemoved) {
         return Err(Rejection::NodeIsAlive { node: name.clone(), pod_count: node.pod_count });
     }
     let mut events = end_all(state, name, &RemovalCause::NodeRemoved);
@@ -71,14 +72,14 @@ pub(super) fn register(state: &State, name: &NodeName, registration: &Registrati
     let Some(node) = state.nodes.get(name) else {
         return Ok(vec![registered(state, name, registration, running.to_vec())]);
     };
-    if node.machine_id != registration.machine_id {
+    if node.machine_id != registration.machine_id && !is_on(Mutant::OtherMachineAsRestart) {
         return Err(Rejection::NameBelongsToOtherMachine {
             node: name.clone(),
             offered: registration.machine_id.to_string(),
             actual: node.machine_id.to_string(),
         });
     }
-    if node.boot_id != registration.boot_id {
+    if node.boot_id != registration.boot_id || is_on(Mutant::OldBootAsRestart) {
         let cause = RemovalCause::NodeRestarted { old: node.boot_id.clone(), new: registration.boot_id.clone() };
         let mut events = end_all(state, name, &cause);
         events.push(registered(state, name, registration, running.to_vec()));
@@ -101,6 +102,10 @@ fn resumed(state: &State, name: &NodeName, node: &Node, registration: &Registrat
         events.push(Event::NodeReturned { node: name.clone(), leftovers });
     }
     for (key, pod) in state.pods_on(name).filter(|(_, pod)| pod.hold.is_some()) {
+        if is_on(Mutant::ResumedPodReplaced) {
+            events.extend(removal(state, key, pod, &RemovalCause::Stopped));
+            continue;
+        }
         events.push(Event::PodResumed { pod: key.clone(), uid: pod.meta.uid });
     }
     let is_same = node.capacity == registration.capacity
@@ -124,6 +129,12 @@ pub(super) fn note_silence(state: &State, name: &NodeName, incarnation: Incarnat
     for (key, pod) in state.pods_on(name) {
         events.push(Event::PodHeld { pod: key.clone(), uid: pod.meta.uid, node: name.clone(), heard_at_ms });
     }
+    if is_on(Mutant::RescheduleOnSilence) {
+        events.extend(end_all(state, name, &RemovalCause::NodeRemoved));
+    } else if is_on(Mutant::DetachOnTime) {
+        let ends = end_all(state, name, &RemovalCause::NodeRemoved).into_iter();
+        events.extend(ends.filter(|end| matches!(end, Event::AttachmentReleased { .. })));
+    }
     events
 }
 
@@ -136,7 +147,7 @@ pub(super) fn report(
     removed_volumes: &[VolumeName],
 ) -> Decision {
     let node = state.nodes.get(name).ok_or_else(|| not_found("node", name))?;
-    if node.incarnation != incarnation {
+    if node.incarnation != incarnation && !is_on(Mutant::SupersededReport) {
         return Err(Rejection::IncarnationSuperseded {
             node: name.clone(),
             offered: incarnation,

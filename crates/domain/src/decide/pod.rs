@@ -8,6 +8,7 @@ use crate::id::{Key, Name, uid_text};
 use crate::object::{Phase, Pod};
 use crate::spec::Labels;
 use crate::state::State;
+use mutants::{Mutant, is_on};
 use std::sync::Arc;
 
 /// The pod that is meant: of this name and, if the caller says so, with this very identity.
@@ -24,7 +25,7 @@ fn find<'a>(state: &'a State, key: &Key, uid: Option<&Name>) -> Result<&'a Arc<P
 
 pub(super) fn delete(state: &State, key: &Key, grace_ms: Option<u64>, force: bool, uid: Option<&Name>) -> Decision {
     let pod = find(state, key, uid)?;
-    if force && pod.hold.is_some() {
+    if force && (pod.hold.is_some() || is_on(Mutant::ForcedWhileReachable)) {
         return Ok(removal(state, key, pod, &RemovalCause::ForceDeleted));
     }
     let wanted = grace_ms.unwrap_or(pod.template.grace_ms);
@@ -52,7 +53,7 @@ pub(super) fn evict(state: &State, key: &Key, grace_ms: Option<u64>, uid: Option
     };
     // Decision 13: what was never ready serves nobody, and is not waited for.
     let was_ready = 0 < pod.ready_at_ms;
-    if serves && was_ready {
+    if serves && was_ready && !is_on(Mutant::EvictionIgnoresBudget) {
         spend_budget(state, key, pod)?;
     }
     delete(state, key, grace_ms, false, uid)

@@ -3,9 +3,10 @@
 use crate::draft::{Draft, class_of, class_or_default, volume_name};
 use crate::event::Event;
 use crate::id::{Key, VolumeName};
-use crate::object::Claim;
+use crate::object::{Claim, VolumePhase};
 use crate::spec::{ClaimSpec, Labels, Reclaim, VolumeSpec};
 use crate::state::State;
+use mutants::{Mutant, is_on};
 
 /// Takes the step that the claim can take now.
 pub(crate) fn settle(draft: &mut Draft, key: &Key) {
@@ -31,7 +32,7 @@ pub(crate) fn settle(draft: &mut Draft, key: &Key) {
 
 /// A claim goes once no placed pod uses it (semantics A10-131, 132); its volume follows the reclaim policy.
 fn end(state: &State, key: &Key, claim: &Claim) -> Vec<Event> {
-    if state.users(key).any(|(_, pod)| pod.binding.is_some()) {
+    if state.users(key).any(|(_, pod)| pod.binding.is_some()) && !is_on(Mutant::ClaimDeletedUnderPod) {
         return Vec::new();
     }
     let mut events = vec![Event::ClaimRemoved { claim: key.clone() }];
@@ -89,8 +90,10 @@ pub(crate) fn volume_growth(state: &State, claim: &Claim, request_bytes: u64) ->
 fn existing(state: &State, key: &Key, claim: &Claim) -> Option<VolumeName> {
     // A class by whose name volumes are only found need not exist: nothing is provisioned then.
     let wanted_class = class_or_default(state, claim.spec.class.as_ref()).unwrap_or_default();
+    let released = || state.volumes.iter().filter(|(_, volume)| volume.phase == VolumePhase::Released);
     state
         .free_volumes()
+        .chain(is_on(Mutant::RetainedVolumeRebound).then(released).into_iter().flatten())
         .filter(|(name, volume)| {
             let spec = &volume.spec;
             let is_named = claim.spec.volume.as_ref().is_some_and(|wanted| wanted.as_str() == name.as_str());

@@ -7,6 +7,7 @@ use crate::object::{Node, Pod, Unplaced, Volume, VolumePhase};
 use crate::spec::{AntiAffinity, Labels, Resources, Taint, Toleration};
 use crate::state::{State, load};
 use imbl::OrdMap;
+use mutants::{Mutant, is_on};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,6 +55,7 @@ fn claims_refuse(state: &State, key: &Key, pod: &Pod) -> Option<String> {
         let other = state.users(&pod_claim.claim).find(|(other, p)| *other != key && p.binding.is_some());
         if claim.spec.access.read_write_once_pod
             && let Some((other, _)) = other
+            && !is_on(Mutant::TwoPodsOnOneClaim)
         {
             return Some(format!(
                 "persistentvolumeclaim \"{name}\" is ReadWriteOncePod and in use by pod {}",
@@ -108,13 +110,13 @@ impl<'a> Search<'a> {
     }
 
     fn refuses(&self, name: &NodeName, node: &Node) -> Option<Name> {
-        if node.unreachable.is_some() {
+        if node.unreachable.is_some() && !is_on(Mutant::SilentNodeChosen) {
             return Some("node is unreachable".into());
         }
-        if node.is_cordoned {
+        if node.is_cordoned && !is_on(Mutant::CordonIgnored) {
             return Some("node is unschedulable".into());
         }
-        if !node.leftovers.is_empty() {
+        if !node.leftovers.is_empty() && !is_on(Mutant::WorkDespiteLeftovers) {
             return Some("node still ends pods of a former assignment".into());
         }
         let template = &self.pod.template;
@@ -150,7 +152,7 @@ impl<'a> Search<'a> {
                 return Some("node cannot reach the pod's volume".into());
             }
             let is_elsewhere = volume.attachments.keys().any(|other| other != node);
-            if is_elsewhere && !volume.spec.access.is_shared() {
+            if is_elsewhere && !volume.spec.access.is_shared() && !is_on(Mutant::AttachedTwice) {
                 return Some("the pod's volume is attached to another node".into());
             }
         }

@@ -7,6 +7,7 @@ use crate::id::{Fence, Key, NodeName};
 use crate::object::Pod;
 use crate::plan::{claim, placement};
 use crate::state::State;
+use mutants::{Mutant, is_on};
 
 /// The first address of pods: 127.64.0.0/10 binds on every host without configuration.
 const ADDRESS_BASE: u32 = 0x7f40_0000;
@@ -18,7 +19,7 @@ pub(crate) fn settle(draft: &mut Draft, key: &Key) {
     let state = draft.state();
     let Some(pod) = state.pods.get(key).cloned() else { return };
     if let Some(deletion) = &pod.deletion {
-        if pod.binding.is_none() {
+        if pod.binding.is_none() || is_on(Mutant::GoneBeforeStopped) {
             record(draft, removal(draft.state(), key, &pod, &RemovalCause::NeverPlaced));
         } else if deletion.is_forced && pod.hold.is_some() {
             // Exit: it was force-deleted before its node was known to be cut off.
@@ -50,7 +51,7 @@ fn record(draft: &mut Draft, events: Vec<Event>) {
 fn is_ripe(state: &State, key: &Key, pod: &Pod) -> bool {
     let set = Key { namespace: key.namespace.clone(), name: pod.set.clone() };
     let min_ready_ms = state.sets.get(&set).map_or(0, |s| s.spec.min_ready_ms);
-    pod.ready_at_ms.saturating_add(min_ready_ms) <= state.at_ms
+    pod.ready_at_ms.saturating_add(min_ready_ms) <= state.at_ms || is_on(Mutant::MinReadyIgnored)
 }
 
 fn bind(draft: &mut Draft, key: &Key, pod: &Pod) {
@@ -87,7 +88,11 @@ fn attachments(state: &State, pod: &Pod, node: &NodeName) -> Vec<Event> {
         .map(|(name, volume)| Event::AttachmentRequested {
             volume: name.clone(),
             node: node.clone(),
-            fence: Fence(state.revision.0).max(volume.fence).next(),
+            fence: if is_on(Mutant::FenceNotRaised) {
+                volume.fence
+            } else {
+                Fence(state.revision.0).max(volume.fence).next()
+            },
         })
         .collect()
 }

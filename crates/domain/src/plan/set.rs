@@ -10,6 +10,7 @@ use crate::id::{Key, Ordinal};
 use crate::object::{Phase, Pod, Set};
 use crate::spec::{PodManagement, UpdateStrategy};
 use crate::state::State;
+use mutants::{Mutant, is_on};
 use std::sync::Arc;
 
 /// Takes every step that the set can take now.
@@ -91,7 +92,7 @@ fn is_over(pod: &Pod) -> bool {
 
 fn deletion(key: &Key, pod: &Pod) -> Event {
     // A pod that has ended has nothing to wait for (semantics A8-95).
-    let grace_ms = if is_over(pod) { 0 } else { pod.template.grace_ms };
+    let grace_ms = if is_over(pod) || is_on(Mutant::GraceZero) { 0 } else { pod.template.grace_ms };
     Event::PodDeletionRequested { pod: key.clone(), uid: pod.meta.uid, grace_ms, is_forced: false }
 }
 
@@ -99,6 +100,9 @@ fn deletion(key: &Key, pod: &Pod) -> Event {
 fn condemned<'a>(state: &'a State, key: &'a Key, set: &Set) -> Vec<(&'a Key, &'a Arc<Pod>)> {
     let mut pods: Vec<_> = state.members(key).filter(|(_, pod)| !set.spec.keeps(pod.ordinal)).collect();
     pods.sort_by_key(|(_, pod)| std::cmp::Reverse(pod.ordinal));
+    if is_on(Mutant::DeleteFromBottom) {
+        pods.reverse();
+    }
     pods
 }
 
@@ -118,6 +122,12 @@ fn is_stuck(set: &Set, pod: &Pod) -> bool {
 }
 
 fn ordered(state: &State, key: &Key, set: &Set) -> Vec<Event> {
+    let is_missing = |ordinal: &Ordinal| matches!(place(state, set, &key.pod(*ordinal)), Place::Empty);
+    if is_on(Mutant::CreateWithoutWaiting)
+        && let Some(ordinal) = set.spec.kept().find(is_missing)
+    {
+        return creation(state, key, set, ordinal);
+    }
     for ordinal in set.spec.kept() {
         let pod_key = key.pod(ordinal);
         match place(state, set, &pod_key) {
@@ -126,6 +136,7 @@ fn ordered(state: &State, key: &Key, set: &Set) -> Vec<Event> {
             Place::Member(pod) if is_available(pod) => {}
             Place::Member(pod) if pod.deletion.is_some() => return Vec::new(),
             Place::Member(pod) if is_over(pod) || is_stuck(set, pod) => return vec![deletion(&pod_key, pod)],
+            Place::Member(_) if is_on(Mutant::ScaleDownIgnoresKept) => break,
             Place::Member(_) => return Vec::new(),
         }
     }
@@ -140,23 +151,30 @@ fn ordered(state: &State, key: &Key, set: &Set) -> Vec<Event> {
         };
     }
     // Every kept pod is available here, so the whole budget is free; the next round waits for all of them.
-    outdated(state, key, set).take(budget(set)).map(|(pod_key, pod)| deletion(&pod_key, pod)).collect()
+    let mut victims: Vec<_> = outdated(state, key, set).collect();
+    if is_on(Mutant::WrongVictim) {
+        victims.reverse();
+    }
+    victims.into_iter().take(budget(set)).map(|(pod_key, pod)| deletion(&pod_key, pod)).collect()
 }
 
 /// How many pods the rollout may take away; none while it rests.
 fn budget(set: &Set) -> usize {
     match set.spec.update {
-        _ if set.spec.is_paused => 0,
-        UpdateStrategy::RollingUpdate { max_unavailable, .. } => max_unavailable.of(set.spec.replicas) as usize,
-        UpdateStrategy::OnDelete => 0,
+        _ if set.spec.is_paused && !is_on(Mutant::PauseIgnored) => 0,
+        UpdateStrategy::RollingUpdate { max_unavailable, .. } => {
+            max_unavailable.of(set.spec.replicas) as usize + usize::from(is_on(Mutant::BudgetOffByOne))
+        }
+        UpdateStrategy::OnDelete => usize::from(is_on(Mutant::OnDeleteReplaces)),
     }
 }
 
 /// The kept pods that the rollout has yet to reach, highest first.
 fn outdated<'a>(state: &'a State, key: &'a Key, set: &'a Set) -> impl Iterator<Item = (Key, &'a Arc<Pod>)> {
     let partition = match set.spec.update {
-        UpdateStrategy::RollingUpdate { partition, .. } => partition,
-        UpdateStrategy::OnDelete => Ordinal(u32::MAX),
+        UpdateStrategy::RollingUpdate { partition, .. } if !is_on(Mutant::PartitionIgnored) => partition,
+        UpdateStrategy::OnDelete if !is_on(Mutant::OnDeleteReplaces) => Ordinal(u32::MAX),
+        UpdateStrategy::RollingUpdate { .. } | UpdateStrategy::OnDelete => Ordinal(0),
     };
     set.spec.kept().rev().take_while(move |ordinal| partition <= *ordinal).filter_map(move |ordinal| {
         let pod_key = key.pod(ordinal);
@@ -185,7 +203,8 @@ fn parallel(state: &State, key: &Key, set: &Set) -> Vec<Event> {
             // One that is at an old revision and unavailable anyway is no loss (Decision 7); a held one may be alive.
             Place::Member(pod) => {
                 let is_as_wanted = pod.revision == *revision_for(set, ordinal);
-                unavailable += usize::from(is_as_wanted || pod.hold.is_some());
+                let is_loss = is_as_wanted || pod.hold.is_some();
+                unavailable += usize::from(is_loss && !is_on(Mutant::ParallelIgnoresUnavailable));
             }
         }
     }

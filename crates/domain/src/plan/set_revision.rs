@@ -7,6 +7,7 @@ use crate::id::{Key, Ordinal, RevisionName};
 use crate::object::Set;
 use crate::spec::UpdateStrategy;
 use crate::state::State;
+use mutants::{Mutant, is_on};
 
 /// The revision of the present template becomes the target: an old one again if it means the same (semantics A6-71).
 pub(super) fn retarget(key: &Key, set: &Set) -> Option<Event> {
@@ -17,6 +18,7 @@ pub(super) fn retarget(key: &Key, set: &Set) -> Option<Event> {
     let number = set.revisions.iter().map(|r| r.number).max().unwrap_or(0) + 1;
     if let Some(old) = set.revisions.iter().find(|r| r.template.means_same(wanted)) {
         let revision = old.name.clone();
+        let number = if is_on(Mutant::RevisionNumberKept) { old.number } else { number };
         return Some(Event::RevisionTargeted { set: key.clone(), revision, number, is_collision: false });
     }
     let mut revision: RevisionName = format!("{}-{:010x}", key.name, wanted.hash & 0xff_ffff_ffff).into();
