@@ -11,6 +11,8 @@ use std::process::{Command, ExitCode};
 use rustix::process::{Pid, Signal};
 use rustix::thread::LinkNameSpaceType;
 
+use crate::terminal;
+
 const USAGE: &str = "usage: beside --parent PID --container PID [--terminal] -- COMMAND…";
 const NOT_EXECUTABLE_CODE: u8 = 126;
 const NOT_FOUND_CODE: u8 = 127;
@@ -63,10 +65,10 @@ fn enter(parent: Pid, container: Pid, has_terminal: bool) -> io::Result<()> {
         let kind = Some(LinkNameSpaceType::HostNameAndNISDomainName);
         let _ = rustix::thread::move_into_link_name_space(namespace.as_fd(), kind);
     }
-    rustix::process::setsid()?;
     if has_terminal {
-        rustix::process::ioctl_tiocsctty(io::stdin())?;
+        return terminal::take();
     }
+    rustix::process::setsid()?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::ports;
-use crate::process::Surroundings;
+use crate::process::{Streams, Surroundings};
 
 /// More of a failed command's output is not reported.
 const OUTPUT_BYTES_MAX: u64 = 1024;
@@ -98,7 +98,7 @@ async fn exec(argv: &[String], surroundings: &Surroundings) -> Result<(), String
     let Some((program, args)) = argv.split_first() else {
         return Err("the probe has no command".to_owned());
     };
-    let mut child = tokio::process::Command::from(surroundings.command(program, args))
+    let mut child = tokio::process::Command::from(surroundings.command(program, args, Streams::Plain))
         .process_group(0)
         .kill_on_drop(true)
         .stdin(Stdio::null())

@@ -271,6 +271,14 @@ pub struct Surroundings {
     join: Option<(PathBuf, PathBuf)>,
 }
 
+/// What a command's standard streams are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streams {
+    Plain,
+    /// All of them are one terminal, which becomes the command's own.
+    Terminal,
+}
+
 impl Surroundings {
     /// Those of the container started in `dir`.
     pub fn of(dir: &Path) -> io::Result<Self> {
@@ -284,15 +292,21 @@ impl Surroundings {
         Ok(Self { env, cwd, join })
     }
 
+    /// Whether a command must first join a sandbox; whoever joins takes the terminal there.
+    pub const fn has_sandbox(&self) -> bool {
+        self.join.is_some()
+    }
+
     /// A command beside the container, in its sandbox if it has one; the streams are the caller's to choose.
     ///
     /// In a sandbox the command is a child of what is started: to end it, end that.
-    pub fn command(&self, program: &str, args: &[String]) -> Command {
+    pub fn command(&self, program: &str, args: &[String], streams: Streams) -> Command {
         let mut command = match &self.join {
             None => Command::new(program),
             Some((exe, dir)) => {
                 let mut command = Command::new(exe);
-                command.args(["container-exec", "--dir"]).arg(dir).args(["--", program]);
+                command.args(["container-exec", "--dir"]).arg(dir);
+                command.args((streams == Streams::Terminal).then_some("--terminal")).args(["--", program]);
                 command
             }
         };

@@ -29,6 +29,7 @@ use crate::logs::{LOG_BYTES_MAX, LogWriter, Stream};
 use crate::pods::with_causes;
 use crate::process_tree::{self, CONTAINER_DIR_VARIABLE, Identity};
 use crate::sandbox::{self, OWN_PROGRAM, Sandbox};
+use crate::terminal;
 
 /// What the agent asks for; in the container's directory.
 pub const RUN_FILE: &str = "run.json";
@@ -114,19 +115,19 @@ pub fn run_shim(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The hidden verb `container-init --parent PID [--sandbox DIR | --beside] -- CMD…`: ties its life to its parent's and
-/// becomes the command; with `--sandbox`, in the sandbox that the container's directory describes; with `--beside`, as a
-/// further process of a sandbox that it is in already.
+/// The hidden verb `container-init --parent PID [--sandbox DIR | --beside [--terminal]] -- CMD…`: ties its life to its
+/// parent's and becomes the command; with `--sandbox`, in the sandbox that the container's directory describes; with
+/// `--beside`, as a further process of a sandbox that it is in already, with `--terminal` at the terminal that is its stdin.
 pub fn run_container_init(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let Some(init) = ContainerInit::parse(&args) else {
-        return complain("usage: container-init --parent PID [--sandbox DIR | --beside] -- COMMAND…");
+        return complain("usage: container-init --parent PID [--sandbox DIR | --beside [--terminal]] -- COMMAND…");
     };
     if let Err(reason) = init.tie_to_parent() {
         return complain(&reason);
     }
     // Opened before anything is hidden; only a better message depends on it.
-    let dir = std::env::var_os(CONTAINER_DIR_VARIABLE).filter(|_| init.place != Place::Beside);
+    let dir = std::env::var_os(CONTAINER_DIR_VARIABLE).filter(|_| !matches!(init.place, Place::Beside { .. }));
     let dir = dir.and_then(|dir| File::open(dir).ok());
     let fail = |reason: String, code: u8| {
         if let Some(dir) = &dir {
@@ -157,7 +158,7 @@ enum Place<'a> {
     /// The first process of the sandbox described in this directory.
     Sandbox(&'a Path),
     /// A further process of a sandbox.
-    Beside,
+    Beside { has_terminal: bool },
 }
 
 #[derive(Debug)]
@@ -174,7 +175,10 @@ impl<'a> ContainerInit<'a> {
         let parent = parent.to_str()?.parse().ok().and_then(Pid::from_raw).filter(|_| flag == "--parent")?;
         let (place, rest) = match rest {
             [flag, dir, rest @ ..] if flag == "--sandbox" => (Place::Sandbox(Path::new(dir)), rest),
-            [flag, rest @ ..] if flag == "--beside" => (Place::Beside, rest),
+            [flag, terminal, rest @ ..] if flag == "--beside" && terminal == "--terminal" => {
+                (Place::Beside { has_terminal: true }, rest)
+            }
+            [flag, rest @ ..] if flag == "--beside" => (Place::Beside { has_terminal: false }, rest),
             rest => (Place::Host, rest),
         };
         let [separator, program, args @ ..] = rest else { return None };
@@ -189,7 +193,7 @@ impl<'a> ContainerInit<'a> {
             Place::Host => rustix::process::getppid() != Some(self.parent),
             // From a PID namespace the parent cannot be seen; but it would take the other end of a pipe along.
             Place::Sandbox(_) => is_hung_up(),
-            Place::Beside => rustix::process::getppid().is_some(),
+            Place::Beside { .. } => rustix::process::getppid().is_some(),
         };
         if is_orphan { Err("the shim is gone".to_owned()) } else { Ok(()) }
     }
@@ -203,7 +207,12 @@ impl<'a> ContainerInit<'a> {
                 }
                 Ok(())
             }
-            Place::Beside => sandbox::drop_capabilities().map_err(|error| format!("dropping privileges: {error}")),
+            Place::Beside { has_terminal } => {
+                if has_terminal {
+                    terminal::take().map_err(|error| format!("taking the terminal: {error}"))?;
+                }
+                sandbox::drop_capabilities().map_err(|error| format!("dropping privileges: {error}"))
+            }
             Place::Sandbox(dir) => {
                 let run: RunFile = files::read_json(&dir.join(RUN_FILE))
                     .ok()

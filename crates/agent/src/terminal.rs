@@ -3,12 +3,22 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+/// Where terminals of the host are made.
+pub(crate) const MULTIPLEXER: &str = "/dev/ptmx";
+
+/// Begins a session of the calling process's own, whose terminal is its standard input.
+pub(crate) fn take() -> io::Result<()> {
+    rustix::process::setsid()?;
+    Ok(rustix::process::ioctl_tiocsctty(io::stdin())?)
+}
 
 /// The agent's side.
 #[derive(Debug)]
@@ -17,18 +27,18 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// Makes a terminal, and opens the command's side of it.
+    /// Makes a terminal among those of a place, and opens the command's side of it.
     #[expect(
         deprecated,
         reason = "the replacement is unsafe because some owners can swap their descriptor; an OwnedFd cannot"
     )]
-    pub(crate) fn open() -> io::Result<(Self, File)> {
-        let own = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-        rustix::pty::grantpt(&own)?;
+    pub(crate) fn open(multiplexer: &Path) -> io::Result<(Self, File)> {
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let own = rustix::fs::open(multiplexer, flags, Mode::empty())?;
         rustix::pty::unlockpt(&own)?;
-        let path = rustix::pty::ptsname(&own, Vec::new())?;
-        let other = rustix::fs::open(path, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
-        rustix::fs::fcntl_setfl(&own, rustix::fs::fcntl_getfl(&own)? | OFlags::NONBLOCK)?;
+        // By descriptor: the path that it has in its own place may be another one's here.
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let other = rustix::pty::ioctl_tiocgptpeer(&own, flags)?;
         let fd = AsyncFd::with_interest(own, Interest::READABLE | Interest::WRITABLE)?;
         Ok((Self { fd }, File::from(other)))
     }

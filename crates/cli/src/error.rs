@@ -104,6 +104,10 @@ impl From<Status> for CliError {
                     node.map_or_else(|| "holdfast status".to_owned(), |node| format!("holdfast why node/{node}"));
                 Self::unreachable(message).hint(hint)
             }
+            // Not a server's answer, but the transport's.
+            _ if std::error::Error::source(&status).is_some() => {
+                Self::unreachable(format!("the connection to the server broke: {message}")).hint("holdfast status")
+            }
             _ => Self::refused(message),
         }
     }

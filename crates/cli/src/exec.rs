@@ -11,6 +11,7 @@ use rustix::termios::{OptionalActions, Termios};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 
 use crate::args::Exec;
 use crate::connect::Session;
@@ -22,6 +23,8 @@ use crate::print;
 /// How many pieces of what is typed may wait to be sent; then nothing more is read.
 const REQUESTS_MAX: usize = 16;
 const READ_BYTES_MAX: usize = 32 * 1024;
+/// Shells tell a deadly signal as this plus its number.
+const SIGNAL_BASE: i32 = 128;
 
 /// Runs a command beside a container; its exit code is the answer.
 pub(crate) async fn exec(session: &Session, args: &Exec, namespace: &str) -> Result<u8, CliError> {
@@ -62,6 +65,14 @@ pub(crate) async fn exec(session: &Session, args: &Exec, namespace: &str) -> Res
     }
     // What is typed ends when nobody can say anything more.
     drop(requests);
+    tokio::select! {
+        ended = listen(&mut replies) => ended,
+        // The terminal is to be as it was, also then.
+        code = told_to_end() => Ok(code),
+    }
+}
+
+async fn listen(replies: &mut Streaming<v1::ExecReply>) -> Result<u8, CliError> {
     while let Some(reply) = replies.message().await? {
         match reply.content {
             Some(Reply::Stdout(data)) => print::data(&data),
@@ -74,6 +85,20 @@ pub(crate) async fn exec(session: &Session, args: &Exec, namespace: &str) -> Res
         }
     }
     Err(CliError::unreachable("the server ended the connection, and how the command ended is unknown"))
+}
+
+/// Waits until somebody wants this program to end; returns what it then ends with, as a shell tells it.
+async fn told_to_end() -> u8 {
+    let wait = async |kind: SignalKind| match signal(kind) {
+        Ok(mut signals) => drop(signals.recv().await),
+        Err(_) => std::future::pending().await,
+    };
+    let kind = tokio::select! {
+        () = wait(SignalKind::terminate()) => SignalKind::terminate(),
+        () = wait(SignalKind::hangup()) => SignalKind::hangup(),
+        () = wait(SignalKind::interrupt()) => SignalKind::interrupt(),
+    };
+    u8::try_from(SIGNAL_BASE + kind.as_raw_value()).unwrap_or(u8::MAX)
 }
 
 fn pass_on_input(requests: &mpsc::Sender<v1::ExecRequest>) {

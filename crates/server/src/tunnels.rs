@@ -78,6 +78,8 @@ struct Ends {
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     node: String,
+    /// The server that passes it on, if it is another one.
+    leader: Option<u64>,
     /// Keeps the way to the agent open, also if nothing more is said after the request.
     outgoing: mpsc::Sender<TunnelFrame>,
     incoming: Streaming<TunnelFrame>,
@@ -102,6 +104,16 @@ impl Tunnel {
         self.outgoing.downgrade()
     }
 
+    fn broke(&self, why: &Status) -> Status {
+        match self.leader {
+            // Not what a server passed on, but the end of the connection to it.
+            Some(leader) if std::error::Error::source(why).is_some() => {
+                broken(&self.node, &format!("the connection to server {leader}, which led, ended"))
+            }
+            Some(_) | None => broken(&self.node, why.message()),
+        }
+    }
+
     /// The next piece. The error is the agent's, or says that the tunnel broke.
     pub(crate) async fn next(&mut self) -> Result<Piece, Status> {
         loop {
@@ -112,7 +124,7 @@ impl Tunnel {
                 // A later version's.
                 Ok(Some(_)) => {}
                 Ok(None) => return Err(broken(&self.node, "the agent or a server ended")),
-                Err(why) => return Err(broken(&self.node, why.message())),
+                Err(why) => return Err(self.broke(&why)),
             }
         }
     }
@@ -210,9 +222,10 @@ impl Tunnels {
         let mut pauses = Pauses::new(until);
         loop {
             self.check_reachable(&node)?;
-            let why = match self.attempt(request.clone(), until).await {
+            let leader = self.core.status().leader.filter(|leader| *leader != self.id);
+            let why = match self.attempt(leader, request.clone(), until).await {
                 Ok(Ends { outgoing, incoming }) => {
-                    return Ok(Tunnel { node: request.node, outgoing, incoming, _permit: permit });
+                    return Ok(Tunnel { node: request.node, leader, outgoing, incoming, _permit: permit });
                 }
                 Err(why) if status::reason(&why) == NO_LINE => why,
                 Err(why) => return Err(why),
@@ -223,9 +236,8 @@ impl Tunnels {
         }
     }
 
-    async fn attempt(&self, request: TunnelRequest, until: Instant) -> Result<Ends, Status> {
-        let leader = self.core.status().leader;
-        match leader.filter(|leader| *leader != self.id) {
+    async fn attempt(&self, leader: Option<u64>, request: TunnelRequest, until: Instant) -> Result<Ends, Status> {
+        match leader {
             Some(leader) => self.open_at(leader, request, until).await,
             None => self.open_here(request, until).await,
         }

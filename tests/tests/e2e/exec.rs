@@ -1,10 +1,13 @@
 //! Commands beside containers, through every server: pipes, exit codes, a terminal, and the end of either side.
 
+use crate::console::Console;
 use crate::harness::{Cluster, PATIENCE, Said, eventually};
+use crate::sandbox::sandboxes;
 use crate::sets::writers;
+use rustix::process::Signal;
 use std::fs;
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 fn cluster() -> Cluster {
     let cluster = Cluster::up();
@@ -102,28 +105,79 @@ fn a_command_ends_with_its_reader_and_with_the_way_to_its_node() {
 
 #[test]
 fn a_command_can_have_a_terminal() {
-    if !Command::new("script").arg("--version").output().is_ok_and(|output| output.status.success()) {
-        println!("skipped: there is no script(1) here to make a terminal with");
-        return;
+    let cluster = Cluster::up();
+    has_a_terminal(&cluster);
+}
+
+#[test]
+fn a_command_in_a_sandbox_can_have_a_terminal() {
+    let Some(cluster) = sandboxes() else { return };
+    has_a_terminal(&cluster);
+}
+
+/// A command that says what becomes of its terminal, until it reads `end`.
+const SPEAKER: &str = "test -t 0 && test -t 1 && echo terminal $TERM $(tty); stty size
+    trap 'echo resized $(stty size)' WINCH
+    trap 'echo caught' INT
+    while :; do read word && echo got $word && [ $word = end ] && exit 5; done";
+
+fn has_a_terminal(cluster: &Cluster) {
+    cluster.apply(&cluster.file("web.yaml", &writers(1)));
+    cluster.wait_ready(&["web-0"]);
+    for address in cluster.addresses() {
+        let command = ["--cluster", &address, "exec", "-it", "web-0", "--", "sh", "-c", SPEAKER];
+        let mut console = Console::start(cluster, &command, [33, 77]);
+        console.expect("terminal xterm /dev/pts/");
+        console.expect("33 77\r\n");
+        console.press("hello\r");
+        console.expect("got hello\r\n");
+        console.resize(40, 120);
+        console.expect("resized 40 120\r\n");
+        console.press("\u{3}");
+        console.expect("caught\r\n");
+        console.press("end\r");
+        assert_eq!(console.end(), Some(5));
     }
+    // Whoever ends the client gets the terminal back, and no command is left.
+    let console = Console::start(cluster, &["exec", "-it", "web-0", "--", "sleep", "86413"], [24, 80]);
+    cluster.wait("the command runs", || is_alive("86413"));
+    console.signal(Signal::TERM);
+    assert_eq!(console.end(), Some(143));
+    assert!(eventually(PATIENCE, || !is_alive("86413")), "the command outlives its terminal");
+}
+
+#[test]
+fn a_session_through_a_server_that_dies_says_so_and_others_go_on() {
     let cluster = cluster();
-    let binary = cluster.command(&[]).get_program().to_string_lossy().into_owned();
-    let shell = "stty size; test -t 0 && test -t 1 && echo terminal $TERM; read word; echo got $word; exit 5";
-    let typed = format!("stty rows 33 columns 77; {binary} exec -it web-0 -- sh -c '{shell}'; echo code $?");
-    let mut client = cluster.command(&[]);
-    let output = Command::new("script")
-        .args(["-qc", &typed, "/dev/null"])
-        .envs(client.env("TERM", "vt100").get_envs().filter_map(|(name, value)| Some((name, value?))))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .and_then(|mut child| {
-            child.stdin.take().expect("stdin is a pipe").write_all(b"hello\n")?;
-            child.wait_with_output()
-        })
-        .expect("script runs");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    for part in ["33 77\r\n", "terminal xterm\r\n", "got hello\r\n", "code 5"] {
-        assert!(said.contains(part), "{part} is missing:\n{said}");
-    }
+    let (leader, others) = cluster.leader();
+    let start = |server: &str| {
+        let address = cluster.address(server);
+        let shell = "echo started; exec sleep 86414";
+        Console::start(&cluster, &["--cluster", &address, "exec", "web-0", "--", "sh", "-c", shell], [24, 80])
+    };
+    let (direct, passed_on) = (start(leader), start(others[0]));
+    [&direct, &passed_on].into_iter().for_each(|console| console.expect("started"));
+    cluster.ok(&["fault", "kill", leader]);
+    direct.expect("the connection to the server broke");
+    passed_on.expect(&format!("the connection to server {}, which led, ended", &leader[1..]));
+    assert_eq!((direct.end(), passed_on.end()), (Some(3), Some(3)));
+    assert!(eventually(PATIENCE, || !is_alive("86414")), "a command outlives the way to it");
+    let bystander = others[1];
+    cluster.wait("commands run again", || {
+        let address = cluster.address(bystander);
+        cluster.run(&["--cluster", &address, "exec", "web-0", "--", "true"]).code == Some(0)
+    });
+    // A server that the session does not go through may die.
+    let (leader, others) = {
+        cluster.ok(&["fault", "restart", leader]);
+        cluster.leader()
+    };
+    let address = cluster.address(leader);
+    let shell = "read word; echo got $word; exit 6";
+    let command = ["--cluster", &address, "exec", "-it", "web-0", "--", "sh", "-c", shell];
+    let mut console = Console::start(&cluster, &command, [24, 80]);
+    cluster.ok(&["fault", "kill", others[0]]);
+    console.press("on\r");
+    console.expect("got on");
+    assert_eq!(console.end(), Some(6));
 }

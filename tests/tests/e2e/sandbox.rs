@@ -57,7 +57,7 @@ spec:
 ";
 
 /// A cluster whose pods are in sandboxes; `None`, with the reason printed, where the machine allows none.
-fn sandboxes() -> Option<Cluster> {
+pub(crate) fn sandboxes() -> Option<Cluster> {
     sandboxes_as(None)
 }
 

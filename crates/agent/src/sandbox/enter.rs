@@ -18,17 +18,23 @@ use crate::shim::{RUN_FILE, RunFile, SHIM_FILE, ShimFile};
 /// When the container could not be joined, or the command not started; as `docker exec` has it.
 const NOT_JOINED_CODE: u8 = 126;
 
-/// The hidden verb `container-exec --dir DIR -- CMD…`: runs a command in the sandbox of the container there, and ends as
-/// it does. The environment and the standard streams are the caller's.
+/// The hidden verb `container-exec --dir DIR [--terminal] -- CMD…`: runs a command in the sandbox of the container there,
+/// and ends as it does. The environment and the standard streams are the caller's; with `--terminal` they become the
+/// command's terminal, and keys like Ctrl-C reach it alone.
 ///
 /// It must have one thread. When it is killed, so is the command.
 pub fn run_container_exec(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let ended = match args.as_slice() {
-        [flag, dir, separator, command @ ..] if flag == "--dir" && separator == "--" && !command.is_empty() => {
-            join_and_run(Path::new(dir), command)
+        [flag, dir, terminal, separator, command @ ..]
+            if flag == "--dir" && terminal == "--terminal" && separator == "--" && !command.is_empty() =>
+        {
+            join_and_run(Path::new(dir), Some("--terminal"), command)
         }
-        _ => Err(io::Error::other("usage: container-exec --dir DIR -- COMMAND…")),
+        [flag, dir, separator, command @ ..] if flag == "--dir" && separator == "--" && !command.is_empty() => {
+            join_and_run(Path::new(dir), None, command)
+        }
+        _ => Err(io::Error::other("usage: container-exec --dir DIR [--terminal] -- COMMAND…")),
     };
     match ended {
         Ok(code) => ExitCode::from(code),
@@ -40,7 +46,7 @@ pub fn run_container_exec(args: impl IntoIterator<Item = OsString>) -> ExitCode 
     }
 }
 
-fn join_and_run(dir: &Path, command: &[OsString]) -> io::Result<u8> {
+fn join_and_run(dir: &Path, terminal: Option<&str>, command: &[OsString]) -> io::Result<u8> {
     let absent = || io::Error::new(io::ErrorKind::NotFound, "it does not run");
     let run: RunFile = files::read_json(&dir.join(RUN_FILE))?.ok_or_else(absent)?;
     let shim: ShimFile = files::read_json(&dir.join(SHIM_FILE))?.ok_or_else(absent)?;
@@ -61,7 +67,9 @@ fn join_and_run(dir: &Path, command: &[OsString]) -> io::Result<u8> {
     // Only a child is in the PID namespace.
     let status = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
         .arg0("holdfast")
-        .args(["container-init", "--parent", &own_pid.to_string(), "--beside", "--"])
+        .args(["container-init", "--parent", &own_pid.to_string(), "--beside"])
+        .args(terminal)
+        .arg("--")
         .args(command)
         .env(CONTAINER_DIR_VARIABLE, dir)
         .status()?;

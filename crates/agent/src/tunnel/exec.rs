@@ -1,10 +1,11 @@
 //! A command beside a container, through a tunnel: what is typed goes to it, what it writes comes back.
 //! Never outlives the tunnel, nor its container.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +24,10 @@ use crate::beside;
 use crate::files;
 use crate::layout;
 use crate::pods::{Site, with_causes};
-use crate::process::{self, Surroundings};
+use crate::process::{self, Streams, Surroundings};
 use crate::process_tree::Identity;
 use crate::shim::{EXIT_FILE, SHIM_FILE, ShimFile};
-use crate::terminal::Terminal;
+use crate::terminal::{self, Terminal};
 
 /// How much is read at once.
 const READ_BYTES_MAX: usize = 32 * 1024;
@@ -75,7 +76,7 @@ pub(crate) async fn exec(
 }
 
 /// The present run of a container, if it runs.
-fn running(pod_dir: &std::path::Path, container: &str) -> Result<(PathBuf, Identity), End> {
+fn running(pod_dir: &Path, container: &str) -> Result<(PathBuf, Identity), End> {
     // A name from outside becomes a path only if it is one of those that are there.
     let known = layout::containers(pod_dir).into_iter().find(|known| known == container);
     let attempts = known.map_or_else(Vec::new, |name| layout::attempts(pod_dir, &name));
@@ -164,7 +165,7 @@ impl Sink {
 
 async fn start(
     site: &Site,
-    dir: &std::path::Path,
+    dir: &Path,
     target: Identity,
     wish: &ExecWish,
 ) -> Result<(Running, Ends), process::RuntimeError> {
@@ -177,13 +178,15 @@ async fn start(
         return Err(inspect(io::Error::new(io::ErrorKind::InvalidInput, "there is no command")));
     };
     // As it is on the host, or the way into the container's sandbox.
-    let inner = surroundings.command(program, args);
+    let streams = if wish.tty { Streams::Terminal } else { Streams::Plain };
+    let inner = surroundings.command(program, args, streams);
     let mut command = Command::new(&site.exe);
-    command.args(beside::arguments(target.pid, wish.tty)).arg(inner.get_program()).args(inner.get_args());
+    let takes_terminal = wish.tty && !surroundings.has_sandbox();
+    command.args(beside::arguments(target.pid, takes_terminal)).arg(inner.get_program()).args(inner.get_args());
     command.env_clear().envs(&surroundings.env).current_dir(&surroundings.cwd);
     let mut terminal = None;
     if wish.tty {
-        let (own, other) = Terminal::open().map_err(inspect)?;
+        let (own, other) = terminal_of(target).map_err(inspect)?;
         if let Some(TerminalSize { columns, rows }) = wish.size {
             own.resize(columns, rows).map_err(inspect)?;
         }
@@ -196,6 +199,12 @@ async fn start(
     let mut running = Running { child: site.runtime.spawn(command).await? };
     let ends = ends(&mut running.child, terminal, wish.stdin).map_err(inspect)?;
     Ok((running, ends))
+}
+
+/// A terminal where the container sees it, if it has a place of its own for terminals.
+fn terminal_of(target: Identity) -> io::Result<(Terminal, File)> {
+    Terminal::open(Path::new(&format!("/proc/{}/root/dev/pts/ptmx", target.pid)))
+        .or_else(|_| Terminal::open(Path::new(terminal::MULTIPLEXER)))
 }
 
 fn ends(child: &mut Child, terminal: Option<Arc<Terminal>>, has_input: bool) -> io::Result<Ends> {
