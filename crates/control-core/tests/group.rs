@@ -69,6 +69,24 @@ fn a_refusal_waits_for_what_it_relied_on() {
 }
 
 #[test]
+fn a_leader_that_is_cut_off_refuses_nothing_though_nothing_is_in_flight() {
+    let mut world = World::new(3);
+    let leader = world.elect();
+    world.cut_off(leader);
+    let gone = Command::DeletePod { pod: Key::new("default", "gone-0"), grace_ms: None, force: false, uid: None };
+    let refused = world.call(leader, request("r1", gone));
+    world.elect_other_than(leader);
+    assert!(
+        !world.has_answer(leader, refused)
+            || matches!(
+                world.answer(leader, refused),
+                Answer::NotLeader { .. } | Answer::Replied(Err(CallError::OutcomeUnknown))
+            ),
+        "by the state of the new leader it may be there"
+    );
+}
+
+#[test]
 fn a_deposed_leader_says_that_it_does_not_know() {
     let mut world = World::new(3);
     let old = world.elect();
@@ -159,6 +177,21 @@ fn a_new_leader_gives_every_node_a_whole_lease() {
         world.control(new).state().nodes[&NodeName::new("n1")].unreachable.is_some()
     });
     assert!(elected_at_ms + 2_400 <= world.now_ms());
+}
+
+#[test]
+fn a_server_that_slept_does_not_blame_the_nodes() {
+    let mut world = World::new(1);
+    let leader = world.elect();
+    let session = world.register(leader, "n1", "boot-1");
+    world.run_until("the node is there", |world| {
+        world.frames(session).iter().any(|frame| matches!(frame, ToAgent::Registered { .. }))
+    });
+    world.sleep(60_000);
+    world.steps(10);
+    world.say(leader, session, FromAgent::Heartbeat { sent_at_ms: 1 });
+    world.steps(10);
+    assert!(world.control(leader).state().nodes[&NodeName::new("n1")].unreachable.is_none());
 }
 
 #[test]

@@ -114,6 +114,25 @@ fn a_rolling_update_goes_from_the_highest_down_one_at_a_time() {
     assert_eq!(record.current_revision, record.update_revision, "the rollout is complete");
 }
 
+#[test]
+fn whoever_goes_for_a_rollout_or_a_scale_down_gets_its_whole_grace() {
+    // semantics D45.
+    let mut story = running(3);
+    story.apply("web", domain::spec::SetSpec { template: template("b"), ..set(3) });
+    story.settle();
+    story.scale("web", 1);
+    story.settle();
+    let graces: Vec<u64> = story
+        .log
+        .iter()
+        .filter_map(|event| match event {
+            Event::PodDeletionRequested { grace_ms, .. } => Some(*grace_ms),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(graces, [30_000; 5]);
+}
+
 fn partitioned(partition: u32) -> UpdateStrategy {
     UpdateStrategy::RollingUpdate { partition: Ordinal(partition), max_unavailable: Amount::Count(1) }
 }

@@ -2,9 +2,13 @@
 
 mod story;
 
-use domain::spec::{AccessModes, ClaimSpec, ClassSpec, DRIVER_DIR, Labels, Reclaim, SetSpec, VolumeSpec};
+use domain::spec::{
+    AccessModes, ClaimSpec, ClassSpec, DRIVER_DIR, Labels, NamedClaim, PodManagement, Reclaim, SetSpec, Template,
+    VolumeSpec,
+};
 use domain::{Command, Event};
-use story::{Story, key, labels, set};
+use std::sync::Arc;
+use story::{Story, key, labels, set, template};
 
 fn running(replicas: u32) -> Story {
     let mut story = Story::with_nodes(3);
@@ -222,4 +226,37 @@ fn a_retained_volume_is_released_and_not_bound_again() {
     assert_eq!(volume_of(&story, "data"), None, "the name is the same, the claim is another");
     let phase = story.draft.state().volumes[&domain::id::VolumeName::new("disk")].phase;
     assert_eq!(phase, domain::object::VolumePhase::Released);
+}
+
+/// Two pods that share one claim, made with these modes.
+fn sharing(access: AccessModes) -> Story {
+    let mut story = Story::with_nodes(3);
+    claim(&mut story, "shared", ClaimSpec { access, request_bytes: 1, ..ClaimSpec::default() });
+    let volumes = vec![NamedClaim { volume: "www".into(), claim: "shared".into() }];
+    let template = Arc::new(Template { volumes, ..(*template("a")).clone() });
+    let spec = SetSpec { template, claim_templates: Vec::new(), policy: PodManagement::Parallel, ..set(2) };
+    story.apply("web", spec);
+    story.settle();
+    story
+}
+
+#[test]
+fn a_claim_for_one_pod_is_used_by_one() {
+    // semantics D32.
+    let story = sharing(AccessModes { read_write_once_pod: true, ..AccessModes::default() });
+    assert!(story.pod("web-0").unwrap().is_ready());
+    let second = story.pod("web-1").unwrap();
+    let reasons = &second.unplaced.as_ref().expect("it has no node").reasons;
+    assert!(
+        second.binding.is_none() && reasons.keys().all(|r| r.as_str().contains("in use by pod web-0")),
+        "{reasons:?}"
+    );
+}
+
+#[test]
+fn pods_that_share_a_volume_for_one_node_come_to_that_node() {
+    // semantics D33.
+    let story = sharing(once());
+    assert_eq!(story.node_of("web-0"), story.node_of("web-1"));
+    assert!(story.draft.state().volumes.values().all(|volume| volume.attachments.len() == 1));
 }

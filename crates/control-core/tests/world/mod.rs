@@ -212,6 +212,11 @@ impl World {
         self.cut_off.insert(id);
     }
 
+    /// Nobody does anything for this time, nor is there a message on the way.
+    pub(crate) fn sleep(&mut self, time_ms: u64) {
+        self.now_ms += time_ms;
+    }
+
     pub(crate) fn heal(&mut self) {
         self.cut_off.clear();
     }
