@@ -2,7 +2,7 @@
 //! Owns the words; never judges, and never knows whether the cluster was a simulated one.
 
 use domain::command::Request;
-use domain::id::{BootId, Fence, Key, Name, NodeName, Revision, Uid, VolumeName};
+use domain::id::{BootId, Fence, Incarnation, Key, Name, NodeName, Revision, Uid, VolumeName};
 use domain::{Batch, State};
 use std::sync::Arc;
 
@@ -59,6 +59,15 @@ pub enum What {
         server: u64,
         /// Its term.
         term: u64,
+    },
+    /// A server told an agent that its report is committed.
+    ReportAccepted {
+        /// The server's number.
+        server: u64,
+        /// The agent's node.
+        node: NodeName,
+        /// The start of the node that the agent had sent the report for.
+        incarnation: Incarnation,
     },
 
     /// A machine started.
@@ -124,6 +133,16 @@ pub enum What {
         container: Name,
         /// Whether it was asked to (a stop), or ended by itself.
         was_stopped: bool,
+    },
+    /// A process of a pod was killed, without being asked or after it was asked for long enough. That it ended follows
+    /// as a fact of its own. Not said of what dies with its machine.
+    Killed {
+        /// Where.
+        node: NodeName,
+        /// Which pod.
+        uid: Uid,
+        /// Its container.
+        container: Name,
     },
     /// A stop of a process began, with so much time until it is killed.
     StopBegan {
@@ -204,6 +223,11 @@ pub enum What {
         watcher: u64,
         /// The revision.
         revision: Revision,
+    },
+    /// A watcher watches no more.
+    WatchEnded {
+        /// The watcher.
+        watcher: u64,
     },
     /// A watcher was told that its place is not known any more.
     WatchCompacted {

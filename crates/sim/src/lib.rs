@@ -5,3 +5,6 @@
 
 pub mod checker;
 pub mod history;
+pub mod judge;
+pub mod log;
+pub mod scene;

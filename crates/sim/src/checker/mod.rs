@@ -1,11 +1,41 @@
 //! Who judges a history. Each checker owns one promise, in a file of its own, and names the invariant that it is
 //! (`semantics D1-2`). It reads facts and the log; it never looks into a process, and never calls what it judges.
+//! `docs/checkers.md` lists them all.
+
+mod data_continuity;
+mod one_live_pod;
+mod ordered_create;
+mod ordered_delete;
+mod partition_alone_changes_nothing;
+mod replacement_needs_evidence;
+mod rollout;
+mod single_writer;
+
+#[cfg(test)]
+mod story;
+
+pub use data_continuity::DataContinuity;
+pub use one_live_pod::OneLivePod;
+pub use ordered_create::OrderedCreate;
+pub use ordered_delete::OrderedDelete;
+pub use partition_alone_changes_nothing::PartitionAloneChangesNothing;
+pub use replacement_needs_evidence::ReplacementNeedsEvidence;
+pub use rollout::{OnDeleteSilence, UpdateBudget, UpdateVictim};
+pub use single_writer::SingleWriter;
 
 use crate::history::Fact;
-use domain::id::Revision;
-use domain::{Batch, State};
+use crate::scene::Scene;
+use domain::id::Key;
+use domain::object::{Pod, Set};
+use domain::{Batch, Event, State};
 use std::fmt;
 use std::sync::Arc;
+
+/// A fresh instance of every checker.
+#[must_use]
+pub fn all() -> Vec<Box<dyn Checker>> {
+    vec![Box::<OneLivePod>::default(), Box::<ReplacementNeedsEvidence>::default()]
+}
 
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,17 +65,39 @@ pub struct Committed<'a> {
     pub batch: &'a Arc<Batch>,
     /// The state after it.
     pub after: &'a State,
+    /// The state before each event.
+    pub(crate) steps: &'a [State],
+}
+
+/// One event of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// The state before it.
+    pub before: &'a State,
+    /// The event.
+    pub event: &'a Event,
+    /// The state after it.
+    pub after: &'a State,
+    /// Whether nobody asked for it: a planner saw that it follows.
+    pub is_planned: bool,
 }
 
 impl Committed<'_> {
-    /// The state before each event, with the event and the revision that it makes.
-    pub fn events(&self) -> impl Iterator<Item = (State, &domain::Event, Revision)> {
-        let mut state = self.before.clone();
-        domain::revisions_of(self.batch).map(move |(revision, event)| {
-            let before = state.clone();
-            state.apply(event);
-            (before, event, revision)
+    /// Every event with the states on both sides of it.
+    pub fn steps(&self) -> impl Iterator<Item = Step<'_>> {
+        let asked = self.batch.events.len().saturating_sub(self.batch.planned as usize);
+        self.batch.events.iter().enumerate().map(move |(index, event)| Step {
+            before: &self.steps[index],
+            event,
+            after: self.steps.get(index + 1).unwrap_or(self.after),
+            is_planned: asked <= index,
         })
+    }
+
+    /// The node whose agent asked for the batch, if an agent did.
+    #[must_use]
+    pub fn agent(&self) -> Option<&str> {
+        self.batch.actor.as_str().strip_prefix("agent/")
     }
 }
 
@@ -54,21 +106,48 @@ pub trait Checker {
     /// Its name, in one word with dashes: `one-live-pod`.
     fn name(&self) -> &'static str;
 
-    /// Something happened.
+    /// How often it had something to judge.
+    fn judged_count(&self) -> u64;
+
+    /// Something happened; `scene` is how things stood just before, except that the log has a batch already when a
+    /// server is said to have applied it.
     ///
     /// # Errors
     /// The promise is broken.
-    fn on_fact(&mut self, fact: &Fact) -> Result<(), String> {
-        let _ = fact;
+    fn on_fact(&mut self, scene: &Scene, fact: &Fact) -> Result<(), String> {
+        let _ = (scene, fact);
         Ok(())
     }
 
     /// The log grew: called once for each batch, when the first server has applied it, before the fact that says so.
+    /// `scene` is how things stood just before.
     ///
     /// # Errors
     /// The promise is broken.
-    fn on_committed(&mut self, committed: &Committed<'_>) -> Result<(), String> {
-        let _ = committed;
+    fn on_committed(&mut self, scene: &Scene, committed: &Committed<'_>) -> Result<(), String> {
+        let _ = (scene, committed);
         Ok(())
     }
+}
+
+/// The set that a pod's name belongs to.
+fn set_of(pod_key: &Key, pod: &Pod) -> Key {
+    Key { namespace: pod_key.namespace.clone(), name: pod.set.clone() }
+}
+
+/// The set that owns a pod, if one does.
+fn owner<'a>(state: &'a State, pod_key: &Key, pod: &Pod) -> Option<(Key, &'a Arc<Set>)> {
+    let key = set_of(pod_key, pod);
+    let set = state.sets.get(&key).filter(|set| pod.owner == Some(set.meta.uid))?;
+    Some((key, set))
+}
+
+/// Whether a pod counts: ready for as long as its set asks, and here to stay.
+fn is_available(pod: &Pod) -> bool {
+    pod.is_available && pod.is_ready() && pod.deletion.is_none()
+}
+
+/// The pod that a set has at an ordinal, if it is its own.
+fn member<'a>(state: &'a State, key: &Key, set: &Set, ordinal: domain::id::Ordinal) -> Option<&'a Arc<Pod>> {
+    state.pods.get(&key.pod(ordinal)).filter(|pod| pod.owner == Some(set.meta.uid))
 }
