@@ -41,6 +41,9 @@ pub enum Input {
     ReadIndex(u64),
     /// A message to this member was lost.
     Unreachable(u64),
+    /// The way from this member broke, as it does when its process ends: not just a message was lost. A leader is
+    /// forgotten, and an election begins at once; where it only looked so, those who still hear the leader refuse.
+    Gone(u64),
     /// A snapshot of the state after this applied index is durable here: entries up to it may be forgotten.
     SnapshotSaved {
         /// Index of the snapshot, at most `Replica::applied`.

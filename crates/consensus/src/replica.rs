@@ -28,6 +28,8 @@ const EAGER_TIMEOUTS: u64 = 2;
 /// Ticks between two early questions, and the ticks by which the members' questions are apart.
 const EAGER_PERIOD_TICKS: u64 = 6;
 const EAGER_STAGGER_TICKS: u64 = 2;
+/// Ticks between the questions of two members that want to follow a lost leader.
+const SUCCESSION_STAGGER_TICKS: u64 = 2;
 
 /// One member of a Raft group.
 pub struct Replica {
@@ -39,6 +41,8 @@ pub struct Replica {
     must_record_reset: bool,
     refused_messages: u64,
     ticks_since_start: u64,
+    /// Set while a lost leader is to be followed by another: the ticks until this member asks for votes.
+    succession_ticks: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +98,7 @@ impl Replica {
             must_record_reset,
             refused_messages: 0,
             ticks_since_start: 0,
+            succession_ticks: None,
         };
         replica.pin_election_timeout();
         Ok(replica)
@@ -216,12 +221,17 @@ impl Replica {
                 out.extend(expired.into_iter().map(|ctx| Output::ReadDropped { ctx }));
                 self.node.tick();
                 self.ask_for_votes_early();
+                self.succeed_in_turn();
             }
             Input::Message(message) => self.take_message(&message, false),
             Input::SnapshotReceived { message } => self.take_message(&message, true),
             Input::Propose(payloads) => self.propose(payloads, out),
             Input::ReadIndex(ctx) => self.reads.queue(ctx),
             Input::Unreachable(peer) => self.node.report_unreachable(peer),
+            Input::Gone(peer) => {
+                self.node.report_unreachable(peer);
+                self.forget_leader(peer);
+            }
             Input::SnapshotSaved { index } => self.compact(index, out),
             Input::SnapshotStatus { peer, ok } => {
                 let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
@@ -352,6 +362,34 @@ impl Replica {
         if turn.is_multiple_of(EAGER_PERIOD_TICKS)
             && matches!(raft.state, StateRole::Follower | StateRole::PreCandidate)
         {
+            // Only a leader refuses.
+            let _ = self.node.campaign();
+        }
+    }
+
+    /// A leader that is gone is not waited for. The others ask for votes one after another: asking at the same time,
+    /// each would vote for itself.
+    fn forget_leader(&mut self, gone: u64) {
+        if self.leader_id() != Some(gone) || self.is_leader() {
+            return;
+        }
+        self.node.raft.become_follower(self.term(), INVALID_ID);
+        let id = self.node.raft.id;
+        let before = self.voters().iter().filter(|&&voter| voter != gone && voter < id).count() as u64;
+        self.succession_ticks = Some(before * SUCCESSION_STAGGER_TICKS);
+        if before == 0 {
+            self.succeed_in_turn();
+        }
+    }
+
+    fn succeed_in_turn(&mut self) {
+        let Some(ticks) = self.succession_ticks.take() else { return };
+        if self.leader_id().is_some() {
+            return;
+        }
+        if let Some(left) = ticks.checked_sub(1) {
+            self.succession_ticks = Some(left);
+        } else {
             // Only a leader refuses.
             let _ = self.node.campaign();
         }

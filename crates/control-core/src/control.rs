@@ -174,6 +174,7 @@ impl Control {
                 self.raft_inputs.extend(messages.into_iter().map(ReplicaInput::Message));
             }
             Input::PeerUnreachable { peer } => self.raft_inputs.push(ReplicaInput::Unreachable(peer)),
+            Input::PeerGone { peer } => self.raft_inputs.push(ReplicaInput::Gone(peer)),
             Input::SnapshotReceived { message, bytes } => self.on_snapshot(message, bytes),
             Input::SnapshotWritten { index } => {
                 self.snapshots.is_writing = false;

@@ -107,6 +107,11 @@ pub enum Input {
         /// The server.
         peer: u64,
     },
+    /// The way from another server broke, as it does when its process ends.
+    PeerGone {
+        /// The server.
+        peer: u64,
+    },
     /// Another server's [`Output::SendSnapshot`] has arrived whole.
     SnapshotReceived {
         /// The message that came with it.

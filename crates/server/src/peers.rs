@@ -247,13 +247,25 @@ impl Peer for PeerService {
 
     async fn raft(&self, request: Request<Streaming<RaftBatch>>) -> Result<Response<RaftReply>, Status> {
         let mut batches = request.into_inner();
-        while let Some(RaftBatch { messages, from }) = batches.message().await? {
-            if !self.peers.contains(&from) {
-                return Err(Status::permission_denied(format!("server {from} is not a member")));
+        let mut peer = None;
+        let ended = loop {
+            match batches.message().await {
+                Ok(Some(RaftBatch { messages, from })) => {
+                    if !self.peers.contains(&from) {
+                        return Err(Status::permission_denied(format!("server {from} is not a member")));
+                    }
+                    peer = Some(from);
+                    self.hand_over(Input::PeerMessages { from, messages }).await?;
+                }
+                Ok(None) => break Ok(Response::new(RaftReply {})),
+                Err(status) => break Err(status),
             }
-            self.hand_over(Input::PeerMessages { from, messages }).await?;
+        };
+        // A peer keeps its stream for as long as it lives, so that the end of one is news.
+        if let Some(peer) = peer {
+            self.hand_over(Input::PeerGone { peer }).await?;
         }
-        Ok(Response::new(RaftReply {}))
+        ended
     }
 
     async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotReply>, Status> {

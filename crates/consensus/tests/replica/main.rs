@@ -48,6 +48,40 @@ fn a_member_that_starts_again_without_hearing_the_leader_does_not_depose_it() {
 }
 
 #[test]
+fn a_leader_that_is_gone_is_followed_at_once() {
+    for seed in 0..20 {
+        let mut network = Network::with_members(seed, 100, [3, 5][seed as usize % 2]);
+        let old = network.elect();
+        network.converge();
+        network.crash(old);
+        for id in network.ids().into_iter().filter(|id| *id != old) {
+            network.input(id, Input::Gone(old));
+        }
+        network.deliver_all();
+        let new = network.leader().expect("without a tick");
+        assert_ne!(new, old, "seed {seed}");
+        network.propose(new, &["a"]);
+        network.deliver_all();
+        assert_eq!(network.payloads(new), ["a"]);
+    }
+}
+
+#[test]
+fn a_leader_that_only_one_member_misses_stays() {
+    for seed in 0..20 {
+        let mut network = Network::new(seed, 100);
+        let leader = network.elect();
+        network.converge();
+        let term = network.replica(leader).term();
+        network.input(leader % 3 + 1, Input::Gone(leader));
+        network.deliver_all();
+        (0..4).for_each(|_| network.tick());
+        network.converge();
+        assert_eq!((network.leader(), network.replica(leader).term()), (Some(leader), term), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_single_replica_commits_alone() {
     let mut network = Network::with_members(1, 100, 1);
     assert_eq!(network.elect(), 1);
@@ -330,7 +364,8 @@ fn run_chaos(seed: u64) -> Network {
             30..45 => {
                 network.read(id);
             }
-            45..50 => network.input(id, Input::Unreachable(id % 3 + 1)),
+            45..48 => network.input(id, Input::Unreachable(id % 3 + 1)),
+            48..50 => network.input(id, Input::Gone(id % 3 + 1)),
             50..52 => network.input(id, Input::TransferLeader(id % 3 + 1)),
             _ => {
                 let leader = network.leader().unwrap_or(id);
