@@ -446,7 +446,7 @@ fn events_carry_their_revision_actor_and_identity() {
     let events =
         vec![Event::PodHeld { pod, uid, node: "n1".into(), heard_at_ms: 5 }, Event::NodeCordoned { node: "n1".into() }];
     let batch = Batch { base: state.revision, at_ms: 9, actor: "planner".into(), request: None, events, planned: 0 };
-    let shown = events_to_wire(&state.cluster, &batch, &domain::subjects(&state, &batch));
+    let shown = events_to_wire(&state.cluster, &batch, &domain::subjects(&state, &batch), |_, _| true);
     assert_eq!(shown.iter().map(|e| e.revision).collect::<Vec<_>>(), [state.revision.0 + 1, state.revision.0 + 2]);
     assert_eq!((shown[0].r#type.as_str(), shown[0].kind.as_str(), shown[0].name.as_str()), ("PodHeld", "Pod", "web-2"));
     assert_eq!((shown[0].actor.as_str(), shown[0].at_ms, shown[0].details["node"].as_str()), ("planner", 9, "n1"));

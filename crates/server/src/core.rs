@@ -152,6 +152,11 @@ impl Core {
         self.shared.latest.borrow().status.clone()
     }
 
+    /// What is shown now.
+    pub(crate) fn latest(&self) -> Latest {
+        self.shared.latest.borrow().clone()
+    }
+
     /// Changes whenever the state or the role does.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Latest> {
         self.shared.latest.subscribe()

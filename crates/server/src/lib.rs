@@ -16,6 +16,7 @@ mod services;
 mod snapshots;
 mod status;
 mod tunnels;
+mod watchers;
 
 pub use config::ServerConfig;
 pub use error::{EXIT_DISK, ServerError};

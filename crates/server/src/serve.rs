@@ -7,6 +7,7 @@ use crate::forward::Forward;
 use crate::peers::{Channels, KEEPALIVE, PeerService};
 use crate::services::{self, Api};
 use crate::tunnels::Tunnels;
+use crate::watchers::Watchers;
 use crate::{ServerConfig, ServerError, agents, metrics, peers};
 use api::internal::agents_server::AgentsServer;
 use api::internal::peer_server::PeerServer;
@@ -97,7 +98,9 @@ async fn answer(config: &Arc<ServerConfig>, core: &Core, listener: TcpListener) 
         .max_decoding_message_size(peers::MESSAGE_BYTES_MAX);
     let agents = AgentsServer::new(AgentService::new(core.clone(), tunnels.clone()))
         .max_decoding_message_size(agents::MESSAGE_BYTES_MAX);
-    let api = Api::new(Arc::clone(config), forward, channels, tunnels);
+    let watchers = Watchers::new(core.clone());
+    let handing_out = watchers.clone().run();
+    let api = Api::new(Arc::clone(config), forward, channels, tunnels, watchers);
     let routes = Routes::new(health_service).add_service(peer).add_service(agents);
     let reflection = "the descriptors that this program was built from";
     let routes = services::add_all(routes, &api)
@@ -115,6 +118,7 @@ async fn answer(config: &Arc<ServerConfig>, core: &Core, listener: TcpListener) 
     tokio::select! {
         outcome = serving => outcome.map_err(ServerError::Transport),
         () = announcing => Ok(()),
+        () = handing_out => Ok(()),
     }
 }
 

@@ -10,16 +10,22 @@ use domain::object::Phase;
 use domain::{revisions_of, uid_text};
 use std::collections::BTreeMap;
 
-/// Writes the events of a batch of a cluster; `subjects` are the identities of what they are about.
+/// Writes those events of a batch of a cluster that are wanted; `subjects` are the identities of what all are about.
 #[must_use]
-pub fn events_to_wire(cluster: &Name, batch: &Batch, subjects: &[Option<Uid>]) -> Vec<v1::Event> {
+pub fn events_to_wire(
+    cluster: &Name,
+    batch: &Batch,
+    subjects: &[Option<Uid>],
+    is_wanted: impl Fn(Revision, &Event) -> bool,
+) -> Vec<v1::Event> {
     let to_wire = |(index, (revision, event))| v1::Event {
         at_ms: batch.at_ms,
         actor: batch.decided_by(index).to_owned(),
         uid: subjects.get(index).copied().flatten().map(|uid| uid_text(cluster, uid)).unwrap_or_default(),
         ..event_to_wire(revision, event)
     };
-    revisions_of(batch).enumerate().map(to_wire).collect()
+    let wanted = revisions_of(batch).enumerate().filter(|(_, (revision, event))| is_wanted(*revision, event));
+    wanted.map(to_wire).collect()
 }
 
 /// All but when, by whom and about whom.

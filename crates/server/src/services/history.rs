@@ -1,17 +1,18 @@
 //! What happened, and why things are as they are.
 
 use super::{Api, key_of};
-use crate::core::{Core, Latest};
+use crate::core::Core;
 use crate::forward::deadline;
 use crate::status;
+use crate::watchers::{Filter, Place, Watchers};
 use api::convert::{events_to_wire, why_to_wire};
-use api::v1::{Event, WatchReply, WatchRequest, WhyReply, WhyRequest, history_server};
+use api::v1::{WatchReply, WatchRequest, WhyReply, WhyRequest, history_server};
 use control_core::AppliedBatch;
 use control_core::watch::Poll;
 use domain::State;
 use domain::id::{Key, NodeName, Revision};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
@@ -43,8 +44,8 @@ impl history_server::History for History {
         }
         let (replies, stream) = mpsc::channel(REPLIES_MAX);
         let filter = Filter { kinds: request.kinds, namespace: request.namespace, name: request.name };
-        let latest = core.subscribe();
-        tokio::spawn(Watcher { core, latest, filter, cursor, told: cursor, end, replies }.run());
+        let watchers = self.0.watchers.clone();
+        tokio::spawn(Watcher { core, watchers, filter, cursor, told: cursor, end, replies }.run());
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -77,34 +78,11 @@ fn since_revision(state: &State, kind: &str, key: &Key) -> u64 {
     since.unwrap_or_default().0
 }
 
-/// Which events a watcher wants.
-#[derive(Clone, Debug, Default)]
-struct Filter {
-    kinds: Vec<String>,
-    namespace: String,
-    name: String,
-}
-
-impl Filter {
-    fn shows(&self, event: &Event) -> bool {
-        (self.kinds.is_empty() || self.kinds.contains(&event.kind))
-            && (self.namespace.is_empty() || self.namespace == event.namespace)
-            && (self.name.is_empty() || self.name == event.name)
-    }
-
-    /// The wanted events of a batch after a revision.
-    fn events(&self, applied: &AppliedBatch, cursor: Revision) -> Vec<Event> {
-        let mut events = events_to_wire(&applied.cluster, &applied.batch, &applied.subjects);
-        events.retain(|event| cursor.0 < event.revision && self.shows(event));
-        events
-    }
-}
-
-/// One watch: a place in the recent past, and whoever listens.
+/// One watch, and whoever listens.
 #[derive(Debug)]
 struct Watcher {
     core: Core,
-    latest: watch::Receiver<Latest>,
+    watchers: Watchers,
     filter: Filter,
     /// Everything up to here was looked at,
     cursor: Revision,
@@ -120,53 +98,70 @@ struct Gone;
 
 impl Watcher {
     async fn run(mut self) {
-        while !self.is_at_end() {
-            if self.go_on().await.is_err() {
-                return;
-            }
+        let outcome = match self.end {
+            Some(end) => self.read_until(end).await,
+            None => self.follow().await,
+        };
+        if outcome.is_ok() {
+            // The stream ends in any case.
+            let _ = self.bookmark().await;
         }
-        // The stream ends in any case.
-        let _ = self.bookmark().await;
     }
 
-    fn is_at_end(&self) -> bool {
-        self.end.is_some_and(|end| end <= self.cursor)
-    }
-
-    async fn go_on(&mut self) -> Result<(), Gone> {
-        // Seen before the look at the ring: what comes in between is not slept over.
-        self.latest.borrow_and_update();
-        let poll = self.core.ring().poll(self.cursor);
-        match poll {
-            Poll::Next(batches) => {
-                for applied in batches {
-                    self.pass(&applied).await?;
+    /// Reads the recent past.
+    async fn read_until(&mut self, end: Revision) -> Result<(), Gone> {
+        while self.cursor < end {
+            let poll = self.core.ring().poll(self.cursor);
+            match poll {
+                Poll::Next(batches) => {
+                    for applied in batches {
+                        self.pass(&applied).await?;
+                    }
                 }
-                Ok(())
+                Poll::UpToDate => return Ok(()),
+                Poll::Compacted { floor } => {
+                    // It ends in any case.
+                    let _ = self.replies.send(Err(compacted(floor))).await;
+                    return Err(Gone);
+                }
             }
-            Poll::UpToDate => match tokio::time::timeout(BOOKMARK_AFTER, self.wait()).await {
-                Ok(waited) => waited,
-                Err(_) => self.bookmark().await,
-            },
-            Poll::Compacted { floor } => {
-                // It ends in any case.
-                let _ = self.replies.send(Err(compacted(floor))).await;
-                Err(Gone)
-            }
+        }
+        Ok(())
+    }
+
+    /// Passes on what comes, until the listener leaves.
+    async fn follow(&mut self) -> Result<(), Gone> {
+        loop {
+            let mut place = self.watchers.join(self.filter.clone());
+            self.read_until(place.since).await?;
+            self.take_from(&mut place).await?;
+            // Everything before was taken; from there on, the recent past has it.
+            self.cursor = self.cursor.max(place.missed_after().unwrap_or_default());
         }
     }
 
-    /// Waits for news, or for the listener to leave.
-    async fn wait(&mut self) -> Result<(), Gone> {
-        tokio::select! {
-            changed = self.latest.changed() => changed.map_err(|_| Gone),
-            () = self.replies.closed() => Err(Gone),
+    /// Passes on what comes to a place, until it is lost.
+    async fn take_from(&mut self, place: &mut Place) -> Result<(), Gone> {
+        loop {
+            tokio::select! {
+                next = tokio::time::timeout(BOOKMARK_AFTER, place.next()) => match next {
+                    Ok(Some(applied)) if applied.revision <= self.cursor => {}
+                    Ok(Some(applied)) => self.pass(&applied).await?,
+                    Ok(None) => return Ok(()),
+                    Err(_) => {
+                        self.cursor = self.cursor.max(place.caught_up_to().unwrap_or_default());
+                        self.bookmark().await?;
+                    }
+                },
+                () = self.replies.closed() => return Err(Gone),
+            }
         }
     }
 
     async fn pass(&mut self, applied: &AppliedBatch) -> Result<(), Gone> {
-        let (revision, at_ms) = (applied.revision, applied.batch.at_ms);
-        let events = self.filter.events(applied, self.cursor);
+        let (revision, at_ms, after) = (applied.revision, applied.batch.at_ms, self.cursor);
+        let shows = |revision: Revision, event: &domain::Event| after < revision && self.filter.shows(event);
+        let events = events_to_wire(&applied.cluster, &applied.batch, &applied.subjects, shows);
         self.cursor = revision;
         if events.is_empty() {
             return Ok(());
@@ -182,7 +177,7 @@ impl Watcher {
             return Ok(());
         }
         self.told = self.cursor;
-        let at_ms = self.latest.borrow().state.at_ms;
+        let at_ms = self.core.latest().state.at_ms;
         let reply = WatchReply { revision: self.cursor.0, at_ms, events: Vec::new(), bookmark: true };
         self.replies.send(Ok(reply)).await.map_err(|_| Gone)
     }
@@ -192,39 +187,4 @@ fn compacted(floor: Revision) -> Status {
     let message =
         format!("compacted: revision {floor} is the first to watch from; list, and watch from what that says");
     status::status(Code::OutOfRange, "Compacted", message, &[("floor", floor.to_string())])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use domain::{Batch, Event as Fact};
-
-    fn applied() -> AppliedBatch {
-        let cordoned = |node: &str| Fact::NodeCordoned { node: node.into() };
-        let removed = Fact::ServiceRemoved { service: Key::new("blue", "web") };
-        let batch = Batch { events: vec![cordoned("n1"), cordoned("n2"), removed], ..Batch::default() };
-        let mut state = State::default();
-        assert!(state.apply_batch(&batch));
-        AppliedBatch::new(batch, &state)
-    }
-
-    fn names(filter: &Filter, cursor: u64) -> Vec<String> {
-        filter.events(&applied(), Revision(cursor)).into_iter().map(|event| event.name).collect()
-    }
-
-    #[test]
-    fn a_watch_from_the_middle_of_a_batch_gets_the_rest_of_it() {
-        assert_eq!(names(&Filter::default(), 0), ["n1", "n2", "web"]);
-        assert_eq!(names(&Filter::default(), 1), ["n2", "web"]);
-    }
-
-    #[test]
-    fn events_are_shown_by_kind_namespace_and_name() {
-        let kinds = Filter { kinds: vec!["Node".to_owned()], ..Filter::default() };
-        assert_eq!(names(&kinds, 0), ["n1", "n2"]);
-        let namespace = Filter { namespace: "blue".to_owned(), ..Filter::default() };
-        assert_eq!(names(&namespace, 0), ["web"]);
-        let name = Filter { name: "n2".to_owned(), ..Filter::default() };
-        assert_eq!(names(&name, 0), ["n2"]);
-    }
 }

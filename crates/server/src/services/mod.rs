@@ -20,6 +20,7 @@ use crate::forward::Forward;
 use crate::peers::Channels;
 use crate::status;
 use crate::tunnels::Tunnels;
+use crate::watchers::Watchers;
 use api::v1;
 use change::{Change, Done};
 use domain::State;
@@ -36,11 +37,18 @@ pub(crate) struct Api {
     forward: Forward,
     channels: Channels,
     tunnels: Tunnels,
+    watchers: Watchers,
 }
 
 impl Api {
-    pub(crate) const fn new(config: Arc<ServerConfig>, forward: Forward, channels: Channels, tunnels: Tunnels) -> Self {
-        Self { config, forward, channels, tunnels }
+    pub(crate) const fn new(
+        config: Arc<ServerConfig>,
+        forward: Forward,
+        channels: Channels,
+        tunnels: Tunnels,
+        watchers: Watchers,
+    ) -> Self {
+        Self { config, forward, channels, tunnels, watchers }
     }
 
     async fn read(&self, stale: bool, until: Instant) -> Result<Arc<State>, Status> {
