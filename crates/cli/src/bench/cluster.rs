@@ -161,6 +161,11 @@ impl Cluster {
         Ok(channels)
     }
 
+    /// What the leader has used so far; nothing for a cluster whose processes are not known.
+    pub(super) fn leader_usage(&self) -> Usage {
+        self.watched.get(&self.leader).map(|watched| Usage::of(watched.pid)).unwrap_or_default()
+    }
+
     /// The processor time of all watched processes so far, but for the agents'.
     pub(super) fn servers_cpu(&self) -> Duration {
         self.watched.iter().filter(|(name, _)| *name != AGENTS).map(|(_, watched)| Usage::of(watched.pid).cpu).sum()

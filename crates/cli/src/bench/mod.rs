@@ -3,11 +3,17 @@
 
 mod cluster;
 mod commit;
+mod exit;
+mod failover;
 mod floor;
 mod load;
+mod local;
 mod machine;
 mod report;
+mod rollout;
 mod schedule;
+mod up;
+mod watch;
 
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -24,6 +30,16 @@ pub(crate) enum Bench {
     Commit(commit::Commit),
     /// From one apply to every pod ready, on simulated agents.
     Schedule(schedule::Schedule),
+    /// A set of real processes that comes up one after another, and is replaced for a new template.
+    Rollout(rollout::Rollout),
+    /// From the death of the leader under load to the next acknowledged change; elections without any fault.
+    Failover(failover::Failover),
+    /// From a cut link to the hold, and from each exit to a replacement that is ready.
+    Exit(exit::Exit),
+    /// From nothing to a cluster that is ready, and what it costs while nothing happens.
+    Up(up::Up),
+    /// Many watchers, and how soon they hear of changes.
+    Watch(watch::Watch),
 }
 
 /// What all measurements can be told.
@@ -61,6 +77,11 @@ async fn measure(bench: &Bench, cluster: Option<&str>) -> Result<(), CliError> {
         Bench::Floor(args) => (&args.common, floor::run(args).await?),
         Bench::Commit(args) => (&args.common, Box::pin(commit::run(args, cluster)).await?),
         Bench::Schedule(args) => (&args.common, Box::pin(schedule::run(args, cluster)).await?),
+        Bench::Rollout(args) => (&args.common, Box::pin(rollout::run(args)).await?),
+        Bench::Failover(args) => (&args.common, Box::pin(failover::run(args)).await?),
+        Bench::Exit(args) => (&args.common, Box::pin(exit::run(args)).await?),
+        Bench::Watch(args) => (&args.common, Box::pin(watch::run(args, cluster)).await?),
+        Bench::Up(args) => (&args.common, Box::pin(up::run(args)).await?),
     };
     report.print(common.output == Some(Form::Json));
     Ok(())
