@@ -87,7 +87,7 @@ mutants! {
     OldBootAsRestart = "old-boot-as-restart",
     /// A new boot of another machine of the same name is taken for evidence.
     OtherMachineAsRestart = "other-machine-as-restart",
-    /// The word of an agent of a former incarnation of its node still counts.
+    /// The word of an agent about a former incarnation counts for whoever has the name now.
     SupersededReport = "superseded-report",
     /// A node is removed though it is heard and runs pods.
     LiveNodeRemoved = "live-node-removed",

@@ -157,8 +157,12 @@ pub(super) fn report(
     let mut events = Vec::new();
     for report in reports {
         // A word about a pod that is not this node's any more is stale: the assignment tells the agent to end it.
-        if let Some(pod) = state.pod(&report.pod, report.uid)
-            && pod.binding.as_ref().is_some_and(|b| b.node == *name && b.incarnation == incarnation)
+        let is_own = |pod: &Pod| {
+            pod.meta.uid == report.uid
+                && pod.binding.as_ref().is_some_and(|b| b.node == *name && b.incarnation == incarnation)
+        };
+        if let Some(pod) = state.pods.get(&report.pod)
+            && (is_own(pod) || is_on(Mutant::SupersededReport))
         {
             report_pod(state, name, pod, report, &mut events);
         }
