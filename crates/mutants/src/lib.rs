@@ -22,3 +22,9 @@ pub const IS_ENABLED: bool = cfg!(feature = "enabled");
 pub const fn is_on(_mutant: Mutant) -> bool {
     false
 }
+
+/// Runs something without any bug: whoever judges must not be mistaken in the same way.
+#[cfg(not(feature = "enabled"))]
+pub fn without<T>(run: impl FnOnce() -> T) -> T {
+    run()
+}

@@ -60,6 +60,10 @@ impl Judge {
     /// # Errors
     /// The first promise that it breaks.
     pub fn see(&mut self, fact: &Fact) -> Result<(), Violation> {
+        mutants::without(|| self.judge(fact))
+    }
+
+    fn judge(&mut self, fact: &Fact) -> Result<(), Violation> {
         if let What::Applied { server, batch, revision } = &fact.what {
             self.on_applied(fact.at_ms, *server, batch, *revision)?;
         }
