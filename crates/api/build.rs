@@ -42,7 +42,7 @@ const SPELLINGS: [(&str, &str); 7] = [
 ];
 
 /// Numbers and flags that say something when they are zero.
-const ALWAYS_WRITTEN: [&str; 14] = [
+const ALWAYS_WRITTEN: [&str; 15] = [
     "StatefulSetStatus.replicas",
     "StatefulSetStatus.available_replicas",
     "StatefulSetOrdinals.start",
@@ -51,6 +51,7 @@ const ALWAYS_WRITTEN: [&str; 14] = [
     "ContainerPort.container_port",
     "ContainerStateTerminated.exit_code",
     "ServicePort.port",
+    "EndpointPort.port",
     "PodDisruptionBudgetStatus.disruptions_allowed",
     "PodDisruptionBudgetStatus.current_healthy",
     "PodDisruptionBudgetStatus.desired_healthy",

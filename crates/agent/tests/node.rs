@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use agent::{AgentConfig, AgentError};
 use api::internal::agents_server::{Agents, AgentsServer};
-use api::internal::{AgentFrame, ServerFrame, TunnelFrame};
+use api::internal::{AgentFrame, NamesFrame, NamesRequest, ServerFrame, TunnelFrame};
 use domain::agent::{AssignedPod, AssignedVolume, Assignment, FromAgent, ToAgent};
 use domain::command::PodReport;
 use domain::id::{Fence, Incarnation, Key, Name, Revision, Uid, VolumeName};
@@ -40,6 +40,7 @@ struct Server {
 #[tonic::async_trait]
 impl Agents for Server {
     type ConnectStream = Pin<Box<dyn Stream<Item = Result<ServerFrame, Status>> + Send>>;
+    type NamesStream = Streaming<NamesFrame>;
     type TunnelStream = Streaming<TunnelFrame>;
 
     async fn connect(&self, request: Request<Streaming<AgentFrame>>) -> Result<Response<Self::ConnectStream>, Status> {
@@ -53,6 +54,10 @@ impl Agents for Server {
             }
         });
         Ok(Response::new(Box::pin(UnboundedReceiverStream::new(said))))
+    }
+
+    async fn names(&self, _: Request<NamesRequest>) -> Result<Response<Self::NamesStream>, Status> {
+        Err(Status::unimplemented("nobody has a name here"))
     }
 
     async fn tunnel(&self, _: Request<Streaming<TunnelFrame>>) -> Result<Response<Self::TunnelStream>, Status> {

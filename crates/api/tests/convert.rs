@@ -7,15 +7,17 @@ mod samples;
 use api::codec::Variants as _;
 use api::convert::{
     FieldError, attachments_to_wire, claim_from_wire, claim_onto, claim_to_wire, class_from_wire, class_to_wire,
-    events_to_wire, node_to_wire, pod_to_wire, sentence, service_from_wire, service_to_wire, set_from_wire, set_onto,
-    set_to_wire, volume_from_wire, volume_onto, volume_to_wire, why_to_wire,
+    endpoints_to_wire, events_to_wire, node_to_wire, pod_to_wire, sentence, service_from_wire, service_to_wire,
+    set_from_wire, set_onto, set_to_wire, volume_from_wire, volume_onto, volume_to_wire, why_to_wire,
 };
 use api::v1;
 use domain::id::{ClassName, Key, NodeName, Ordinal, Uid, VolumeName};
+use domain::names::NamedService;
 use domain::object::Set;
-use domain::spec::{AccessModes, Amount, PodManagement, ProbeAction, Reclaim, UpdateStrategy};
+use domain::spec::{AccessModes, Amount, PodManagement, ProbeAction, Reclaim, TargetPort, UpdateStrategy};
 use domain::{Batch, Event, State};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 fn set_json() -> Value {
     json!({
@@ -362,9 +364,10 @@ fn claims_volumes_and_classes_that_were_read_can_be_applied_again() {
     assert_eq!(read, (name, marks.0, marks.1, class.spec.clone()));
 
     let (key, service) = state.services.iter().next().unwrap();
-    let (again, labels, annotations, spec) = service_from_wire(&service_to_wire(&state, key, service)).unwrap();
-    assert_eq!((&again, &labels, &annotations), (key, &service.meta.labels, &service.meta.annotations));
-    assert_eq!(spec, service.spec);
+    let again = service_from_wire(&service_to_wire(&state, key, service)).unwrap();
+    let marks = (&again.key, &again.labels, &again.annotations);
+    assert_eq!(marks, (key, &service.meta.labels, &service.meta.annotations));
+    assert_eq!((again.spec, again.address), (service.spec.clone(), None));
 }
 
 #[test]
@@ -403,20 +406,49 @@ fn a_volume_made_by_hand_has_defaults_of_its_own() {
 }
 
 #[test]
-fn a_service_is_headless() {
+fn a_service_is_headless_or_has_an_address() {
     let wire = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "None", "ports": [{"port": 80}]}});
-    assert_eq!(service_from_wire(&read(&wire)).unwrap().3.ports[0].protocol.as_str(), "TCP");
+    let headless = service_from_wire(&read(&wire)).unwrap();
+    assert_eq!(headless.spec.ports[0].protocol.as_str(), "TCP");
+    assert_eq!((headless.spec.has_address, headless.address), (false, None));
     let changed = |pointer: &str, value: Value| {
         let mut json = wire.clone();
         let (parent, last) = pointer.rsplit_once('/').unwrap();
         json.pointer_mut(parent).unwrap()[last] = value;
         service_from_wire(&read(&json))
     };
-    refused(changed("/spec/clusterIP", json!("")), "spec.clusterIP");
+    let any = changed("/spec/clusterIP", json!("")).unwrap();
+    assert_eq!((any.spec.has_address, any.address), (true, None));
+    let one = changed("/spec/clusterIP", json!("127.112.0.9")).unwrap();
+    assert_eq!((one.spec.has_address, one.address), (true, Some(0x7f70_0009)));
+    refused(changed("/spec", json!({})), "spec.ports");
+    refused(changed("/spec/clusterIP", json!("any")), "spec.clusterIP");
     refused(changed("/spec/type", json!("NodePort")), "spec.type");
     refused(changed("/spec/ports/0/port", json!(70_000)), "spec.ports[0].port");
-    refused(changed("/spec/ports/0/targetPort", json!(8080)), "spec.ports[0].targetPort");
-    assert!(changed("/spec/ports/0/targetPort", json!("http")).is_ok());
+    refused(changed("/spec/ports/0/targetPort", json!(70_000)), "spec.ports[0].targetPort");
+    let target = |value: Value| changed("/spec/ports/0/targetPort", value).unwrap().spec.ports[0].target.clone();
+    assert_eq!(target(json!(8080)), Some(TargetPort::Number(8080)));
+    assert_eq!((target(json!(80)), target(json!("http"))), (None, Some(TargetPort::Named("http".into()))));
+}
+
+#[test]
+fn the_pods_behind_a_service_are_shown_with_their_ports() {
+    let mut state = samples::state();
+    let key = Key::new("default", "web-svc");
+    let named = |state: &State| NamedService::of(state, &key, &state.services[&key]);
+    let shown = |state: &State| endpoints_to_wire(state, &key, &state.services[&key], &named(state));
+    let pod = state.pods.iter().find(|(_, pod)| pod.binding.is_some()).map(|(pod, _)| pod.clone()).unwrap();
+    // It is held, and its service names all of its pods.
+    let all = shown(&state);
+    assert_eq!(all.subsets.len(), 1);
+    let address = &all.subsets[0].addresses[0];
+    assert_eq!(address.target_ref.as_ref().unwrap().name, pod.name.as_str());
+    assert_eq!((all.subsets[0].ports[0].port, all.subsets[0].ports[0].name.as_str()), (80, "http"));
+    let service = Arc::make_mut(state.services.get_mut(&key).unwrap());
+    service.spec.publish_not_ready = false;
+    let ready = shown(&state);
+    assert_eq!(ready.subsets[0].addresses, []);
+    assert_eq!(ready.subsets[0].not_ready_addresses, all.subsets[0].addresses);
 }
 
 #[test]

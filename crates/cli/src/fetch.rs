@@ -71,6 +71,7 @@ pub(crate) async fn list(
         Resource::Class => all!(StorageClient.list_classes),
         Resource::Node => all!(NodesClient.list),
         Resource::Service => all!(ServicesClient.list),
+        Resource::Endpoints => all!(ServicesClient.list_endpoints),
         Resource::Budget => all!(DisruptionsClient.list),
         Resource::Revision => all!(StatefulSetsClient.list_revisions),
         Resource::Attachment => all!(StorageClient.list_attachments),
@@ -104,6 +105,7 @@ pub(crate) async fn get(
         Resource::Class => one!(StorageClient.get_class),
         Resource::Node => one!(NodesClient.get),
         Resource::Service => one!(ServicesClient.get),
+        Resource::Endpoints => one!(ServicesClient.get_endpoints),
         Resource::Budget => one!(DisruptionsClient.get),
         Resource::Revision => one!(StatefulSetsClient.get_revision),
         Resource::Attachment => one!(StorageClient.get_attachment),
@@ -234,7 +236,7 @@ pub(crate) async fn delete(
         Resource::Class => change!(session, StorageClient.delete_class(plain)),
         Resource::Service => change!(session, ServicesClient.delete(plain)),
         Resource::Budget => change!(session, DisruptionsClient.delete(plain)),
-        Resource::Attachment | Resource::Event | Resource::Revision => {
+        Resource::Attachment | Resource::Endpoints | Resource::Event | Resource::Revision => {
             return Err(
                 CliError::refused(format!("a {} cannot be deleted", resource.word())).hint("holdfast why pod/NAME")
             );

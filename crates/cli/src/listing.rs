@@ -8,6 +8,9 @@ use api::v1;
 use crate::print::{NONE, Table, age};
 use crate::resource::Resource;
 
+/// So many of a service's endpoints are listed, as kubectl does.
+const ENDPOINTS_SHOWN: usize = 3;
+
 /// How a listing is laid out.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Layout {
@@ -44,6 +47,7 @@ fn columns(resource: Resource) -> (&'static [&'static str], &'static [&'static s
         Resource::Pod => (&["READY", "STATUS", "RESTARTS", "AGE"], &["IP", "NODE", "ORDINAL", "INCARNATION"]),
         Resource::StatefulSet => (&["READY", "AGE"], &["CONTAINERS", "IMAGES"]),
         Resource::Service => (&["TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"], &["SELECTOR"]),
+        Resource::Endpoints => (&["ENDPOINTS", "AGE"], &["NOT READY"]),
         Resource::Claim => (&["STATUS", "VOLUME", "CAPACITY", "ACCESS MODES", "STORAGECLASS", "AGE"], &[]),
         Resource::Volume => (
             &["CAPACITY", "ACCESS MODES", "RECLAIM POLICY", "STATUS", "CLAIM", "STORAGECLASS", "REASON", "AGE"],
@@ -69,6 +73,7 @@ fn cells(object: &Object) -> (Vec<String>, Vec<String>) {
         Object::Pod(pod) => pod_cells(pod, age),
         Object::StatefulSet(set) => set_cells(set, age),
         Object::Service(service) => service_cells(service, age),
+        Object::Endpoints(endpoints) => endpoints_cells(endpoints, age),
         Object::PersistentVolumeClaim(claim) => (claim_cells(claim, age), Vec::new()),
         Object::PersistentVolume(volume) => volume_cells(volume, age),
         Object::StorageClass(class) => {
@@ -184,6 +189,28 @@ fn service_cells(service: &v1::Service, age: String) -> (Vec<String>, Vec<String
     let ports = spec.ports.iter().map(port).collect::<Vec<_>>().join(",");
     let narrow = vec![or(spec.r#type, "ClusterIP"), or(spec.cluster_ip, "None"), NONE.to_owned(), ports, age];
     (narrow, vec![pairs(&spec.selector)])
+}
+
+fn endpoints_cells(endpoints: &v1::Endpoints, age: String) -> (Vec<String>, Vec<String>) {
+    let shown = |addresses: fn(&v1::EndpointSubset) -> &[v1::EndpointAddress]| {
+        let subsets = endpoints.subsets.iter();
+        let mut all = subsets.flat_map(|subset| addresses(subset).iter().flat_map(|address| sockets(address, subset)));
+        let first: Vec<String> = all.by_ref().take(ENDPOINTS_SHOWN).collect();
+        match (first.is_empty(), all.count()) {
+            (true, _) => NONE.to_owned(),
+            (false, 0) => first.join(","),
+            (false, more) => format!("{} + {more} more...", first.join(",")),
+        }
+    };
+    (vec![shown(|subset| &subset.addresses), age], vec![shown(|subset| &subset.not_ready_addresses)])
+}
+
+/// An address with each of its ports, or alone where the service has none.
+fn sockets(address: &v1::EndpointAddress, subset: &v1::EndpointSubset) -> Vec<String> {
+    if subset.ports.is_empty() {
+        return vec![address.ip.clone()];
+    }
+    subset.ports.iter().map(|port| format!("{}:{}", address.ip, port.port)).collect()
 }
 
 fn claim_cells(claim: &v1::PersistentVolumeClaim, age: String) -> Vec<String> {

@@ -19,6 +19,8 @@ pub(crate) enum Resource {
     Node,
     /// Services.
     Service,
+    /// The pods behind services.
+    Endpoints,
     /// Volumes on nodes.
     Attachment,
     /// The event log.
@@ -30,7 +32,7 @@ pub(crate) enum Resource {
 }
 
 /// Kind, name in output, and what people type, for each resource.
-const NAMES: [(Resource, &str, &str, &[&str]); 11] = [
+const NAMES: [(Resource, &str, &str, &[&str]); 12] = [
     (
         Resource::StatefulSet,
         "StatefulSet",
@@ -53,6 +55,7 @@ const NAMES: [(Resource, &str, &str, &[&str]); 11] = [
     ),
     (Resource::Node, "Node", "node", &["node", "nodes", "no"]),
     (Resource::Service, "Service", "service", &["service", "services", "svc"]),
+    (Resource::Endpoints, "Endpoints", "endpoints", &["endpoints", "ep"]),
     (
         Resource::Attachment,
         "VolumeAttachment",
@@ -139,7 +142,14 @@ impl Resource {
     pub(crate) fn is_namespaced(self) -> bool {
         matches!(
             self,
-            Self::StatefulSet | Self::Pod | Self::Claim | Self::Service | Self::Event | Self::Budget | Self::Revision
+            Self::StatefulSet
+                | Self::Pod
+                | Self::Claim
+                | Self::Service
+                | Self::Endpoints
+                | Self::Event
+                | Self::Budget
+                | Self::Revision
         )
     }
 

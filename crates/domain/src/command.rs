@@ -52,7 +52,7 @@ pub enum Command {
     /// Delete a class.
     DeleteClass { class: ClassName },
     /// Make or change a service.
-    ApplyService { service: Key, labels: Labels, annotations: Labels, spec: ServiceSpec },
+    ApplyService { service: Key, labels: Labels, annotations: Labels, spec: ServiceSpec, address: Option<u32> },
     /// Delete a service.
     DeleteService { service: Key },
     /// Make or change a disruption budget.

@@ -119,7 +119,7 @@ pub enum Event {
     /// It is gone.
     ClassRemoved { class: ClassName },
     /// A service was made or changed.
-    ServiceApplied { service: Key, labels: Labels, annotations: Labels, spec: ServiceSpec },
+    ServiceApplied { service: Key, labels: Labels, annotations: Labels, spec: ServiceSpec, address: u32 },
     /// It is gone.
     ServiceRemoved { service: Key },
 

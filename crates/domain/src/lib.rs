@@ -1,6 +1,7 @@
 //! What Holdfast decides: objects, commands, events, the state and its planners.
 //! Never asks for the time, for chance or for a file: all of these are arguments.
 
+pub mod address;
 pub mod agent;
 mod apply;
 mod budget;
@@ -9,6 +10,7 @@ mod decide;
 mod draft;
 pub mod event;
 pub mod id;
+pub mod names;
 pub mod object;
 mod plan;
 pub mod spec;
@@ -22,6 +24,7 @@ pub use command::{Command, Rejection, Request};
 pub use draft::{Draft, Outcome, touch_nodes};
 pub use event::{Batch, Event, revisions_of};
 pub use id::uid_text;
+pub use names::Names;
 pub use plan::assignment;
 pub use state::{REQUESTS_MAX, State};
 pub use subject::subjects;

@@ -304,6 +304,8 @@ pub struct Service {
     pub meta: Meta,
     /// What it names.
     pub spec: ServiceSpec,
+    /// Its own address, as a number; 0 for a headless one.
+    pub address: u32,
 }
 
 /// A disruption budget.

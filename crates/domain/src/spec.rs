@@ -489,15 +489,39 @@ pub struct ClassSpec {
     pub parameters: Labels,
 }
 
-/// A headless service.
+/// A name for pods: headless, or with an address of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceSpec {
     /// Labels of its pods.
     pub selector: Labels,
     /// Its ports.
-    pub ports: Vec<Port>,
+    pub ports: Vec<ServicePort>,
     /// Whether pods that are not ready are named too.
     pub publish_not_ready: bool,
+    /// Whether it has an address of its own (`ClusterIP`), rather than being a name for its pods' (headless).
+    pub has_address: bool,
+}
+
+/// A port of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name, or empty.
+    pub name: Name,
+    /// The number.
+    pub port: u32,
+    /// `TCP` or `UDP`.
+    pub protocol: Name,
+    /// The pods' port behind it; `None`: the same number.
+    pub target: Option<TargetPort>,
+}
+
+/// A port of pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetPort {
+    /// This one.
+    Number(u32),
+    /// The one that each pod's containers call so.
+    Named(Name),
 }
 
 /// How many pods may be away by somebody's wish at the same time.

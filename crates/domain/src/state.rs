@@ -59,6 +59,7 @@ pub(crate) struct Index {
     pub(crate) removals: OrdSet<VolumeName>,
     /// Volumes that no claim has yet.
     pub(crate) free_volumes: OrdSet<VolumeName>,
+    /// Of pods and of services.
     pub(crate) addresses: OrdSet<u32>,
     /// How many pods of a set each node has.
     pub(crate) siblings: OrdMap<Key, OrdMap<NodeName, u32>>,
@@ -193,7 +194,7 @@ impl State {
         self.index.free_volumes.iter().filter_map(|name| self.volumes.get_key_value(name))
     }
 
-    /// Whether a pod has this address.
+    /// Whether a pod or a service has this address.
     #[must_use]
     pub fn is_address_taken(&self, address: u32) -> bool {
         self.index.addresses.contains(&address)
@@ -235,6 +236,7 @@ impl State {
                 self.index.unbound_claims.insert(key.clone());
             }
         }
+        self.index.addresses.extend(self.services.values().map(|s| s.address).filter(|address| *address != 0));
         for (name, node) in &self.nodes {
             self.index.move_node(name, None, Some(load(node)));
         }

@@ -37,7 +37,7 @@ fn apply_class() -> Command {
 
 fn apply_service() -> Command {
     let spec = domain::spec::ServiceSpec::default();
-    Command::ApplyService { service: key("web"), labels: labels(), annotations: labels(), spec }
+    Command::ApplyService { service: key("web"), labels: labels(), annotations: labels(), spec, address: None }
 }
 
 #[test]

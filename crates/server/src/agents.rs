@@ -1,15 +1,17 @@
 //! The agents' connections: frames to inputs, outputs to frames. Knows nothing of what they mean.
 
 use crate::core::Core;
+use crate::names;
 use crate::status;
 use crate::tunnels::Tunnels;
 use api::internal::agents_server::Agents;
-use api::internal::{AgentFrame, ServerFrame, TunnelFrame};
+use api::internal::{AgentFrame, NamesFrame, NamesRequest, ServerFrame, TunnelFrame};
 use control_core::Input;
+use domain::Names;
 use domain::agent::{FromAgent, ToAgent};
 use std::pin::Pin;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
@@ -28,11 +30,12 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 pub(crate) struct AgentService {
     core: Core,
     tunnels: Tunnels,
+    names: watch::Receiver<Names>,
 }
 
 impl AgentService {
-    pub(crate) const fn new(core: Core, tunnels: Tunnels) -> Self {
-        Self { core, tunnels }
+    pub(crate) const fn new(core: Core, tunnels: Tunnels, names: watch::Receiver<Names>) -> Self {
+        Self { core, tunnels, names }
     }
 
     /// During an election an agent is better kept waiting than sent around the servers, backing off ever longer.
@@ -50,6 +53,7 @@ impl AgentService {
 #[tonic::async_trait]
 impl Agents for AgentService {
     type ConnectStream = Pin<Box<dyn Stream<Item = Result<ServerFrame, Status>> + Send>>;
+    type NamesStream = ReceiverStream<Result<NamesFrame, Status>>;
     type TunnelStream = Pin<Box<dyn Stream<Item = Result<TunnelFrame, Status>> + Send>>;
 
     async fn connect(&self, request: Request<Streaming<AgentFrame>>) -> Result<Response<Self::ConnectStream>, Status> {
@@ -70,6 +74,12 @@ impl Agents for AgentService {
         let said = ReceiverStream::new(frames).map(encode).chain(tokio_stream::once(None));
         let said = said.merge(ReceiverStream::new(wishes).map(ask));
         Ok(Response::new(Box::pin(said.map_while(|frame| frame))))
+    }
+
+    async fn names(&self, _: Request<NamesRequest>) -> Result<Response<Self::NamesStream>, Status> {
+        let (sender, frames) = mpsc::channel(names::FRAMES_MAX);
+        tokio::spawn(names::tell(self.names.clone(), sender));
+        Ok(Response::new(ReceiverStream::new(frames)))
     }
 
     async fn tunnel(&self, request: Request<Streaming<TunnelFrame>>) -> Result<Response<Self::TunnelStream>, Status> {

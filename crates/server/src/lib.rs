@@ -10,6 +10,7 @@ mod engine;
 mod error;
 mod forward;
 mod metrics;
+mod names;
 mod peers;
 mod serve;
 mod services;

@@ -8,7 +8,7 @@ use crate::peers::{Channels, KEEPALIVE, PeerService};
 use crate::services::{self, Api};
 use crate::tunnels::Tunnels;
 use crate::watchers::Watchers;
-use crate::{ServerConfig, ServerError, agents, metrics, peers};
+use crate::{ServerConfig, ServerError, agents, metrics, names, peers};
 use api::internal::agents_server::AgentsServer;
 use api::internal::peer_server::PeerServer;
 use std::future::Future;
@@ -96,7 +96,7 @@ async fn answer(config: &Arc<ServerConfig>, core: &Core, listener: TcpListener) 
     let tunnels = Tunnels::new(config.id, core.clone(), channels.clone());
     let peer = PeerServer::new(PeerService::new(config, forward.clone(), tunnels.clone()))
         .max_decoding_message_size(peers::MESSAGE_BYTES_MAX);
-    let agents = AgentsServer::new(AgentService::new(core.clone(), tunnels.clone()))
+    let agents = AgentsServer::new(AgentService::new(core.clone(), tunnels.clone(), names::keep(core)))
         .max_decoding_message_size(agents::MESSAGE_BYTES_MAX);
     let watchers = Watchers::new(core.clone());
     let handing_out = watchers.clone().run();

@@ -7,6 +7,7 @@ use domain::agent::{AssignedPod, AssignedVolume, Assignment, FromAgent, ToAgent,
 use domain::command::{Command, PodReport, Request};
 use domain::event::{Batch, Event, Registration, RemovalCause};
 use domain::id::Key;
+use domain::names::{Endpoint, NamedService, NamesUpdate};
 use domain::object::{
     Attachment, Binding, Budget, Claim, Class, ContainerStatus, Deletion, Hold, Meta, Node, Phase, Pod, PodClaim,
     PodStatus, Service, Set, TemplateRevision, Unplaced, Unreachable, Volume, VolumePhase,
@@ -14,7 +15,7 @@ use domain::object::{
 use domain::spec::{
     AccessModes, Amount, AntiAffinity, BudgetBound, BudgetSpec, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec,
     Container, EnvValue, EnvVar, Mount, NamedClaim, PodManagement, Port, Probe, ProbeAction, Reclaim, Resources,
-    Retention, ServiceSpec, SetSpec, Taint, Template, Toleration, UpdateStrategy, VolumeSpec,
+    Retention, ServicePort, ServiceSpec, SetSpec, Taint, TargetPort, Template, Toleration, UpdateStrategy, VolumeSpec,
 };
 use prost::encoding::WireType;
 
@@ -72,7 +73,7 @@ variants! {
 
         90: ClassApplied { 1: class, 2: spec, 3: labels, 4: annotations },
         91: ClassRemoved { 1: class },
-        92: ServiceApplied { 1: service, 2: labels, 3: annotations, 4: spec },
+        92: ServiceApplied { 1: service, 2: labels, 3: annotations, 4: spec, 5: address },
         93: ServiceRemoved { 1: service },
         94: BudgetApplied { 1: budget, 2: labels, 3: annotations, 4: spec },
         95: BudgetRemoved { 1: budget },
@@ -114,7 +115,7 @@ variants! {
         33: DeleteVolume { 1: volume },
         34: ApplyClass { 1: class, 2: spec, 3: labels, 4: annotations },
         35: DeleteClass { 1: class },
-        40: ApplyService { 1: service, 2: labels, 3: annotations, 4: spec },
+        40: ApplyService { 1: service, 2: labels, 3: annotations, 4: spec, 5: address },
         41: DeleteService { 1: service },
         42: ApplyBudget { 1: budget, 2: labels, 3: annotations, 4: spec },
         43: DeleteBudget { 1: budget },
@@ -147,6 +148,7 @@ variants! {
     UpdateStrategy { 1: RollingUpdate { 1: partition, 2: max_unavailable }, 2: OnDelete }
     Amount { 1: Count(1: count), 2: Percent(1: percent) }
     BudgetBound { 1: MinAvailable(1: amount), 2: MaxUnavailable(1: amount) }
+    TargetPort { 1: Number(1: number), 2: Named(1: name) }
     EnvValue { 1: Text(1: text), 2: Field(1: path) }
     ProbeAction { 1: Exec(1: command), 2: HttpGet { 1: path, 2: port, 3: host }, 3: TcpSocket { 1: port } }
 }
@@ -194,7 +196,8 @@ record! {
     ClassSpec {
         1: provisioner, 2: reclaim, 3: waits_for_consumer, 4: may_expand, 5: is_default, 6: parameters,
     }
-    ServiceSpec { 1: selector, 2: ports, 3: publish_not_ready }
+    ServiceSpec { 1: selector, 2: ports, 3: publish_not_ready, 4: has_address }
+    ServicePort { 1: name, 2: port, 3: protocol, 4: target }
     BudgetSpec { 1: selector, 2: bound, 3: evicts_unready }
 }
 
@@ -222,7 +225,7 @@ record! {
     Volume { 1: meta, 2: spec, 3: claim, 4: phase, 5: fence, 6: attachments }
     Attachment { 1: incarnation, 2: fence, 3: is_attached, 4: at_ms }
     Class { 1: meta, 2: spec }
-    Service { 1: meta, 2: spec }
+    Service { 1: meta, 2: spec, 3: address }
     Budget { 1: meta, 2: spec }
     Node {
         1: meta, 2: incarnation, 3: boot_id, 4: machine_id, 5: capacity, 6: reserved, 7: pod_count, 8: pods_max,
@@ -240,6 +243,9 @@ record! {
     }
     AssignedVolume { 1: name, 2: volume, 3: driver, 4: handle, 5: fence }
     VolumeRemoval { 1: volume, 2: driver, 3: handle }
+    NamesUpdate { 1: revision, 2: is_whole, 3: services, 4: removed, 5: has_more }
+    NamedService { 1: address, 2: ports, 3: pods }
+    Endpoint { 1: uid, 2: address, 3: node, 4: is_named, 5: is_member, 6: ports }
 }
 
-shared! { TemplateRevision, Set, Pod, Claim, Volume, Class, Service, Budget, Node }
+shared! { TemplateRevision, Set, Pod, Claim, Volume, Class, Service, Budget, Node, NamedService }

@@ -21,7 +21,7 @@ pub use event::{events_to_wire, sentence};
 pub use meta::{DEFAULT_NAMESPACE, marks_of, namespace_of};
 pub use node::node_to_wire;
 pub use pod::{address_text, pod_to_wire};
-pub use service::{service_from_wire, service_to_wire};
+pub use service::{WantedService, endpoints_to_wire, service_from_wire, service_to_wire};
 pub use set::{REPLICAS_MAX, replicas_from_wire, set_from_wire, set_onto, set_revisions_to_wire, set_to_wire};
 pub use storage::{
     attachment_to_wire, attachments_to_wire, claim_from_wire, claim_onto, claim_to_wire, class_from_wire,

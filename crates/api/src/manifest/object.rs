@@ -81,8 +81,10 @@ objects! {
     StorageClass(v1::StorageClass) = "storage.k8s.io/v1" "StorageClass" false,
     /// A node.
     Node(v1::Node) = "v1" "Node" false,
-    /// A headless service.
+    /// A name for pods.
     Service(v1::Service) = "v1" "Service" true,
+    /// The pods behind a service.
+    Endpoints(v1::Endpoints) = "v1" "Endpoints" true,
     /// How many pods may be away.
     PodDisruptionBudget(v1::PodDisruptionBudget) = "policy/v1" "PodDisruptionBudget" true,
     /// A volume on a node.

@@ -9,7 +9,8 @@ use domain::object::{ContainerStatus, Phase, PodClaim, PodStatus, Unplaced};
 use domain::spec::{
     AccessModes, Amount, AntiAffinity, BudgetBound, BudgetSpec, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec,
     Container, EnvValue, EnvVar, Labels, Mount, NamedClaim, PodManagement, Port, Probe, ProbeAction, Reclaim,
-    Resources, Retention, ServiceSpec, SetSpec, Taint, Template, Toleration, UpdateStrategy, VolumeSpec,
+    Resources, Retention, ServicePort, ServiceSpec, SetSpec, Taint, TargetPort, Template, Toleration, UpdateStrategy,
+    VolumeSpec,
 };
 use std::sync::Arc;
 
@@ -155,8 +156,18 @@ fn class_spec() -> ClassSpec {
 fn service_spec() -> ServiceSpec {
     ServiceSpec {
         selector: labels(&[("app", "web")]),
-        ports: vec![Port { name: "http".into(), port: 80, protocol: "TCP".into() }],
+        ports: vec![ServicePort { name: "http".into(), port: 80, protocol: "TCP".into(), target: None }],
         publish_not_ready: true,
+        has_address: false,
+    }
+}
+
+fn service_spec_with_address() -> ServiceSpec {
+    let port = |port, target| ServicePort { name: "p".into(), port, protocol: "UDP".into(), target: Some(target) };
+    ServiceSpec {
+        ports: vec![port(80, TargetPort::Number(8080)), port(81, TargetPort::Named("http".into()))],
+        has_address: true,
+        ..service_spec()
     }
 }
 
@@ -323,8 +334,16 @@ fn other_events() -> Vec<Event> {
             labels: labels(&[("app", "web")]),
             annotations: labels(&[("note", "svc")]),
             spec: service_spec(),
+            address: 0,
         },
         Event::ServiceRemoved { service: Key::new("default", "web-svc") },
+        Event::ServiceApplied {
+            service: Key::new("default", "web-ip"),
+            labels: Labels::new(),
+            annotations: Labels::new(),
+            spec: service_spec_with_address(),
+            address: 0x7f70_0001,
+        },
         Event::BudgetApplied {
             budget: set(),
             labels: labels(&[("app", "web")]),
@@ -408,7 +427,13 @@ pub(crate) fn commands() -> Vec<Command> {
             annotations: labels.clone(),
         },
         Command::DeleteClass { class: "fast".into() },
-        Command::ApplyService { service: set(), labels: labels.clone(), annotations: labels, spec: service_spec() },
+        Command::ApplyService {
+            service: set(),
+            labels: labels.clone(),
+            annotations: labels,
+            spec: service_spec(),
+            address: Some(0),
+        },
         Command::DeleteService { service: set() },
         Command::CordonNode { node: node.clone() },
         Command::UncordonNode { node: node.clone() },

@@ -20,15 +20,22 @@ impl State {
             Event::ClassRemoved { class } => {
                 self.classes.remove(class);
             }
-            Event::ServiceApplied { service, labels, annotations, spec } => {
+            Event::ServiceApplied { service, labels, annotations, spec, address } => {
                 let mut meta = self.new_meta(labels, annotations);
                 if let Some(old) = self.services.get(service) {
                     meta.inherit(&old.meta);
+                    self.index.addresses.remove(&old.address);
                 }
-                self.services.insert(service.clone(), Arc::new(Service { meta, spec: spec.clone() }));
+                if *address != 0 {
+                    self.index.addresses.insert(*address);
+                }
+                let record = Service { meta, spec: spec.clone(), address: *address };
+                self.services.insert(service.clone(), Arc::new(record));
             }
             Event::ServiceRemoved { service } => {
-                self.services.remove(service);
+                if let Some(removed) = self.services.remove(service) {
+                    self.index.addresses.remove(&removed.address);
+                }
             }
             Event::BudgetApplied { budget, labels, annotations, spec } => {
                 let mut meta = self.new_meta(labels, annotations);

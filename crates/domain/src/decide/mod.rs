@@ -47,8 +47,8 @@ pub(crate) fn decide(state: &State, request: &Request, _at_ms: u64) -> Decision 
             Ok(storage::apply_class(state, class, labels, annotations, spec))
         }
         Command::DeleteClass { class } => storage::delete_class(state, class),
-        Command::ApplyService { service, labels, annotations, spec } => {
-            Ok(storage::apply_service(state, service, labels, annotations, spec))
+        Command::ApplyService { service, labels, annotations, spec, address } => {
+            storage::apply_service(state, service, labels, annotations, spec, *address)
         }
         Command::DeleteService { service } => storage::delete_service(state, service),
         Command::ApplyBudget { budget, labels, annotations, spec } => {

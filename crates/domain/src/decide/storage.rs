@@ -1,10 +1,11 @@
 //! What people may ask of claims, volumes, classes and services.
 
 use super::{Decision, not_found};
+use crate::address;
 use crate::command::Rejection;
 use crate::draft::{class_of, class_or_default};
 use crate::event::Event;
-use crate::id::{ClassName, Key, VolumeName};
+use crate::id::{ClassName, Key, Uid, VolumeName};
 use crate::object::{Claim, VolumePhase};
 use crate::plan::claim;
 use crate::spec::{BudgetSpec, ClaimSpec, ClassSpec, Labels, Reclaim, ServiceSpec, VolumeSpec};
@@ -140,20 +141,48 @@ pub(super) fn apply_service(
     labels: &Labels,
     annotations: &Labels,
     spec: &ServiceSpec,
-) -> Vec<Event> {
-    let is_same = state
-        .services
-        .get(key)
-        .is_some_and(|s| s.spec == *spec && s.meta.labels == *labels && s.meta.annotations == *annotations);
-    if is_same {
-        return Vec::new();
+    wanted: Option<u32>,
+) -> Decision {
+    let old = state.services.get(key);
+    if let Some(old) = old
+        && (old.spec.has_address != spec.has_address || wanted.is_some_and(|wanted| wanted != old.address))
+    {
+        return Err(invalid_service(key, "may not be changed: delete the service and make it anew"));
     }
-    vec![Event::ServiceApplied {
+    let is_same =
+        old.is_some_and(|s| s.spec == *spec && s.meta.labels == *labels && s.meta.annotations == *annotations);
+    if is_same {
+        return Ok(Vec::new());
+    }
+    let address = match old {
+        Some(old) => old.address,
+        None if spec.has_address => service_address(state, key, wanted)?,
+        None => 0,
+    };
+    Ok(vec![Event::ServiceApplied {
         service: key.clone(),
         labels: labels.clone(),
         annotations: annotations.clone(),
         spec: spec.clone(),
-    }]
+        address,
+    }])
+}
+
+/// The address of a new service: the one asked for, or any that is free.
+fn service_address(state: &State, key: &Key, wanted: Option<u32>) -> Result<u32, Rejection> {
+    match wanted {
+        Some(wanted) if !address::SERVICES.has(wanted) => {
+            Err(invalid_service(key, "must be \"None\", absent, or an address of 127.112.0.0/12"))
+        }
+        Some(wanted) if state.is_address_taken(wanted) => Err(invalid_service(key, "is another service's already")),
+        Some(wanted) => Ok(wanted),
+        None => address::free(state, address::SERVICES, Uid(state.revision.0))
+            .ok_or_else(|| invalid_service(key, "no address of 127.112.0.0/12 is free")),
+    }
+}
+
+fn invalid_service(key: &Key, rule: &str) -> Rejection {
+    Rejection::Invalid { kind: "service", name: key.name.to_string(), field: "spec.clusterIP", rule: rule.to_owned() }
 }
 
 pub(super) fn delete_service(state: &State, key: &Key) -> Decision {

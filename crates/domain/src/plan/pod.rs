@@ -1,5 +1,6 @@
 //! Pods: placing them, ending those that never had a node, and counting them as available in time.
 
+use crate::address;
 use crate::decide::removal;
 use crate::draft::Draft;
 use crate::event::{Event, RemovalCause};
@@ -8,11 +9,6 @@ use crate::object::Pod;
 use crate::plan::{claim, placement};
 use crate::state::State;
 use mutants::{Mutant, is_on};
-
-/// The first address of pods: 127.64.0.0/10 binds on every host without configuration.
-const ADDRESS_BASE: u32 = 0x7f40_0000;
-/// How many addresses there are; when all are taken, pods stay unplaced.
-const ADDRESSES_MAX: u32 = 1 << 22;
 
 /// Takes the step that the pod can take now.
 pub(crate) fn settle(draft: &mut Draft, key: &Key) {
@@ -65,7 +61,7 @@ fn bind(draft: &mut Draft, key: &Key, pod: &Pod) {
             return;
         }
     };
-    let Some(address) = free_address(state, pod) else { return };
+    let Some(address) = address::free(state, address::PODS, pod.meta.uid) else { return };
     // Claims that waited for a consumer get their volumes now.
     for pod_claim in &pod.claims {
         if let Some(found) = draft.state().claims.get(&pod_claim.claim).cloned()
@@ -95,21 +91,4 @@ fn attachments(state: &State, pod: &Pod, node: &NodeName) -> Vec<Event> {
             },
         })
         .collect()
-}
-
-/// Clusters on one machine share the range: each starts at a place of its own, made from its random name.
-fn free_address(state: &State, pod: &Pod) -> Option<u32> {
-    let seed = state
-        .cluster
-        .as_str()
-        .bytes()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let start = u64::from(seed).wrapping_add(pod.meta.uid.0);
-    (0..u64::from(ADDRESSES_MAX))
-        .map(|step| {
-            let offset = (start + step) % u64::from(ADDRESSES_MAX);
-            ADDRESS_BASE + u32::try_from(offset).expect("an offset below 2^22 fits")
-        })
-        .filter(|address| !matches!(address & 0xff, 0 | 0xff))
-        .find(|address| !state.is_address_taken(*address))
 }

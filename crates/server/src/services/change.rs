@@ -3,7 +3,7 @@
 use super::{key_of, name_of};
 use crate::forward::Forward;
 use crate::status;
-use api::convert::{FieldError, claim_onto, marks_of, replicas_from_wire, volume_onto};
+use api::convert::{FieldError, WantedService, claim_onto, marks_of, replicas_from_wire, volume_onto};
 use domain::id::{RequestId, Revision};
 use domain::{Command, Draft, Outcome, Rejection, Request, State};
 use std::sync::Arc;
@@ -311,9 +311,9 @@ impl TryFrom<&api::v1::ApplyServiceRequest> for Change {
 
     fn try_from(request: &api::v1::ApplyServiceRequest) -> Result<Self, Status> {
         let object = given(request.object.as_ref())?;
-        let (service, labels, annotations, spec) =
+        let WantedService { key: service, labels, annotations, spec, address } =
             api::convert::service_from_wire(object).map_err(|error| refused(&error))?;
-        let command = Command::ApplyService { service, labels, annotations, spec };
+        let command = Command::ApplyService { service, labels, annotations, spec, address };
         let change = Self::new(&request.request_id, request.expected_revision, command)?;
         Ok(Self { is_dry_run: request.dry_run, ..change })
     }

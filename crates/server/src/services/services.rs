@@ -5,12 +5,13 @@ use super::selector::Filter;
 use super::{Api, Done, delete_reply, key_of, key_of_object};
 use crate::forward::deadline;
 use crate::status;
-use api::convert::service_to_wire;
+use api::convert::{endpoints_to_wire, service_to_wire};
 use api::v1::{
-    ApplyServiceRequest, DeleteReply, DeleteRequest, GetRequest, ListRequest, ListServicesReply, ServiceReply,
-    services_server,
+    ApplyServiceRequest, DeleteReply, DeleteRequest, EndpointsReply, GetRequest, ListEndpointsReply, ListRequest,
+    ListServicesReply, ServiceReply, services_server,
 };
 use domain::id::Key;
+use domain::names::NamedService;
 use tonic::{Request, Response, Status};
 
 /// The service.
@@ -45,6 +46,25 @@ impl services_server::Services for Services {
         let shown = state.services.iter().filter(|(key, service)| filter.shows(key, &service.meta.labels));
         let items = shown.map(|(key, service)| service_to_wire(&state, key, service)).collect();
         Ok(Response::new(ListServicesReply { revision: state.revision.0, items }))
+    }
+
+    async fn get_endpoints(&self, request: Request<GetRequest>) -> Result<Response<EndpointsReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        let key = key_of(&request.namespace, &request.name)?;
+        let state = self.0.read(request.stale, until).await?;
+        let service = state.services.get(&key).ok_or_else(|| status::not_found("endpoints", key.name.as_str()))?;
+        let object = Some(endpoints_to_wire(&state, &key, service, &NamedService::of(&state, &key, service)));
+        Ok(Response::new(EndpointsReply { revision: state.revision.0, object }))
+    }
+
+    async fn list_endpoints(&self, request: Request<ListRequest>) -> Result<Response<ListEndpointsReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        let filter = Filter::new(&request)?;
+        let state = self.0.read(request.stale, until).await?;
+        let shown = state.services.iter().filter(|(key, service)| filter.shows(key, &service.meta.labels));
+        let items = shown
+            .map(|(key, service)| endpoints_to_wire(&state, key, service, &NamedService::of(&state, key, service)));
+        Ok(Response::new(ListEndpointsReply { revision: state.revision.0, items: items.collect() }))
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
