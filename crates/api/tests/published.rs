@@ -20,14 +20,14 @@ fn every_service_is_published() {
     assert_eq!(
         services,
         [
-            "holdfast.internal.v1.Agents: Connect Tunnel",
+            "holdfast.internal.v1.Agents: Connect Tunnel Names",
             "holdfast.internal.v1.Peer: Raft Snapshot Propose Tunnel",
             "holdfast.v1.Cluster: Status Commit",
             "holdfast.v1.Disruptions: Apply Get List Delete",
             "holdfast.v1.History: Watch Why",
             "holdfast.v1.Nodes: Get List Cordon Uncordon Mark Remove",
             "holdfast.v1.Pods: Get List Delete Evict Mark Logs Exec",
-            "holdfast.v1.Services: Apply Get List Delete",
+            "holdfast.v1.Services: Apply Get List Delete GetEndpoints ListEndpoints",
             "holdfast.v1.StatefulSets: Apply Get List Scale Delete RolloutStatus RolloutHistory RolloutUndo Restart Pause \
              Resume GetRevision ListRevisions",
             "holdfast.v1.Storage: ApplyClaim GetClaim ListClaims DeleteClaim ApplyVolume GetVolume ListVolumes DeleteVolume \
