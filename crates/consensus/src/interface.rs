@@ -3,12 +3,15 @@
 
 use bytes::Bytes;
 
+use crate::members::{MemberChange, Members};
+
 /// How a replica is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// This member, not 0.
     pub id: u64,
-    /// Voting members of a fresh group, the same on all of them. With a snapshot, its voters count instead.
+    /// The voters that the group began with, the same on all members for ever: what became of them is in the log. With a
+    /// snapshot, its members count instead.
     pub voters: Vec<u64>,
     /// Ticks without a leader before an election; the actual timeout is between this and twice this.
     pub election_ticks: usize,
@@ -37,6 +40,14 @@ pub enum Input {
     Message(Bytes),
     /// Payloads to replicate, in order, all or none. None may be empty.
     Propose(Vec<Bytes>),
+    /// Change who belongs to the group. The change and the payload are one entry; at most one such entry is under way at
+    /// any time. Dropped like a `Propose` where `Replica::check_change` refuses it.
+    ChangeMembers {
+        /// What changes.
+        change: MemberChange,
+        /// What the driver has to say about it; not empty.
+        payload: Bytes,
+    },
     /// Ask for an index that is safe to read at; answered by `ReadReady` or `ReadDropped` with this context.
     ReadIndex(u64),
     /// A message to this member was lost.
@@ -108,6 +119,8 @@ pub enum Output {
         term: u64,
         /// Empty for the entry with which a leader starts its term.
         payload: Bytes,
+        /// The members from this entry on, if it changed them. They count already.
+        members: Option<Members>,
     },
     /// Once `index` is applied, a read sees everything acknowledged before the question.
     ReadReady {

@@ -6,6 +6,7 @@
 
 mod error;
 mod interface;
+mod members;
 mod reads;
 mod record;
 mod recovery;
@@ -15,6 +16,7 @@ mod store;
 
 pub use error::{ConsensusError, RecordError};
 pub use interface::{Config, Input, Output};
+pub use members::{ChangeRefused, MemberChange, Members};
 pub use recovery::Recovered;
 pub use replica::Replica;
 pub use retention::Retention;

@@ -3,18 +3,21 @@
 //!
 //! ```text
 //! format u8 | term u64 | vote u64 | commit u64 | first_index u64 | entry_count u32 | has_reset u8
-//! reset:   index u64 | term u64 | voter_count u32 | voter u64 ...
+//! reset:   index u64 | term u64 | voter_count u32 | voter u64 ... | learner_count u32 | learner u64 ...
 //! entries: (term u64 | kind u8 | data_bytes u32 | data | context_bytes u32 | context) ...
 //! ```
-//! Numbers are little-endian.
+//! Numbers are little-endian. Format 1 had no learners.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use raft::eraftpb::{Entry, EntryType, HardState};
 
 use crate::error::RecordError;
+use crate::members::Members;
 use crate::store::SnapshotMeta;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// What was written before groups had learners, and is still read.
+const FORMAT_WITHOUT_LEARNERS: u8 = 1;
 
 /// One decoded record.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,8 +43,10 @@ pub(crate) fn encode(hard_state: &HardState, reset: Option<&SnapshotMeta>, entri
     if let Some(meta) = reset {
         out.put_u64_le(meta.index);
         out.put_u64_le(meta.term);
-        out.put_u32_le(length(meta.voters.len()));
-        meta.voters.iter().for_each(|&voter| out.put_u64_le(voter));
+        for ids in [&meta.members.voters, &meta.members.learners] {
+            out.put_u32_le(length(ids.len()));
+            ids.iter().for_each(|&id| out.put_u64_le(id));
+        }
     }
     for entry in entries {
         out.put_u64_le(entry.term);
@@ -55,7 +60,7 @@ pub(crate) fn encode(hard_state: &HardState, reset: Option<&SnapshotMeta>, entri
 pub(crate) fn decode(bytes: Bytes) -> Result<Record, RecordError> {
     let mut rest = bytes;
     let header = Header::take(&mut rest)?;
-    let reset = if header.has_reset { Some(take_reset(&mut rest)?) } else { None };
+    let reset = if header.has_reset { Some(take_reset(&mut rest, header.has_learners)?) } else { None };
     let mut entries = Vec::new();
     for offset in 0..u64::from(header.entry_count) {
         let mut entry = Entry { index: header.first_index + offset, term: take_u64(&mut rest)?, ..Entry::default() };
@@ -81,28 +86,38 @@ struct Header {
     first_index: u64,
     entry_count: u32,
     has_reset: bool,
+    has_learners: bool,
 }
 
 impl Header {
     fn take(rest: &mut impl Buf) -> Result<Self, RecordError> {
         let format = take_u8(rest)?;
-        if format != FORMAT {
-            return Err(RecordError::UnknownFormat { found: format });
-        }
+        let has_learners = match format {
+            FORMAT => true,
+            FORMAT_WITHOUT_LEARNERS => false,
+            found => return Err(RecordError::UnknownFormat { found }),
+        };
         let (term, vote, commit) = (take_u64(rest)?, take_u64(rest)?, take_u64(rest)?);
         Ok(Self {
             hard_state: HardState { term, vote, commit, ..HardState::default() },
             first_index: take_u64(rest)?,
             entry_count: take_u32(rest)?,
             has_reset: take_u8(rest)? != 0,
+            has_learners,
         })
     }
 }
 
-fn take_reset(rest: &mut Bytes) -> Result<SnapshotMeta, RecordError> {
-    let (index, term, voter_count) = (take_u64(rest)?, take_u64(rest)?, take_u32(rest)?);
-    let voters = (0..voter_count).map(|_| take_u64(rest)).collect::<Result<_, _>>()?;
-    Ok(SnapshotMeta { index, term, voters })
+fn take_reset(rest: &mut Bytes, has_learners: bool) -> Result<SnapshotMeta, RecordError> {
+    let (index, term) = (take_u64(rest)?, take_u64(rest)?);
+    let voters = take_ids(rest)?;
+    let learners = if has_learners { take_ids(rest)? } else { Vec::new() };
+    Ok(SnapshotMeta { index, term, members: Members { voters, learners } })
+}
+
+fn take_ids(rest: &mut Bytes) -> Result<Vec<u64>, RecordError> {
+    let count = take_u32(rest)?;
+    (0..count).map(|_| take_u64(rest)).collect()
 }
 
 fn length(count: usize) -> u32 {
@@ -158,9 +173,14 @@ mod tests {
 
     fn any_record() -> impl Strategy<Value = Record> {
         let payloads = prop::collection::vec((any::<u64>(), prop::collection::vec(any::<u8>(), 0..40)), 0..6);
-        let reset = prop::option::of((any::<u64>(), any::<u64>(), prop::collection::vec(any::<u64>(), 0..4)));
+        let ids = || prop::collection::vec(any::<u64>(), 0..4);
+        let reset = prop::option::of((any::<u64>(), any::<u64>(), ids(), ids()));
         (payloads, reset, 1..1_000_000_u64, any::<[u64; 3]>()).prop_map(|(payloads, reset, first, hard)| Record {
-            reset: reset.map(|(index, term, voters)| SnapshotMeta { index, term, voters }),
+            reset: reset.map(|(index, term, voters, learners)| SnapshotMeta {
+                index,
+                term,
+                members: Members { voters, learners },
+            }),
             entries: (first..)
                 .zip(payloads)
                 .map(|(index, (term, data))| Entry { index, term, data: data.into(), ..Entry::default() })
@@ -187,6 +207,21 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let _ = decode(Bytes::from(bytes));
         }
+    }
+
+    #[test]
+    fn records_from_before_there_were_learners_are_read() {
+        let members = Members::of_voters(vec![1, 2, 3]);
+        let meta = SnapshotMeta { index: 20, term: 3, members };
+        let entry = Entry { index: 21, term: 3, data: b"payload".as_slice().into(), ..Entry::default() };
+        let hard_state = HardState { term: 3, vote: 2, commit: 20, ..HardState::default() };
+        let mut bytes = encode(&hard_state, Some(&meta), std::slice::from_ref(&entry)).to_vec();
+        let header_bytes = 1 + 4 * 8 + 4 + 1;
+        let learner_count_at = header_bytes + 2 * 8 + 4 + 3 * 8;
+        bytes.drain(learner_count_at..learner_count_at + 4);
+        bytes[0] = 1;
+        let record = decode(bytes.into()).unwrap();
+        assert_eq!(record, Record { reset: Some(meta), entries: vec![entry], hard_state });
     }
 
     #[test]

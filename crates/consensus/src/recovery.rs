@@ -7,6 +7,7 @@ use bytes::Bytes;
 use raft::eraftpb::{Entry, HardState};
 
 use crate::error::ConsensusError;
+use crate::members::Members;
 use crate::record::{self, Record};
 use crate::store::{SnapshotMeta, Store};
 
@@ -36,7 +37,7 @@ impl Recovered {
                 return Err(ConsensusError::JournalMissing { index: meta.index });
             }
             Some(meta) => meta,
-            None => SnapshotMeta { voters, ..SnapshotMeta::default() },
+            None => SnapshotMeta { members: Members::of_voters(voters), ..SnapshotMeta::default() },
         };
         let mut log = Log::default();
         for (position, bytes) in self.records.into_iter().enumerate() {
@@ -127,7 +128,7 @@ mod tests {
     }
 
     fn snapshot(index: u64, term: u64) -> Option<SnapshotMeta> {
-        Some(SnapshotMeta { index, term, voters: vec![1, 2, 3] })
+        Some(SnapshotMeta { index, term, members: Members::of_voters(vec![1, 2, 3]) })
     }
 
     fn terms(store: &Store, range: std::ops::RangeInclusive<u64>) -> Vec<Option<u64>> {
@@ -147,7 +148,7 @@ mod tests {
         let records = vec![record(1, 2, &entries(1..=4, 1)), record(1, 6, &entries(5..=8, 1))];
         let store = Recovered { records, snapshot: snapshot(6, 1) }.fold(vec![]).unwrap().store;
         assert_eq!(terms(&store, 5..=9), [None, Some(1), Some(1), Some(1), None]);
-        assert_eq!(store.snapshot_meta().voters, [1, 2, 3]);
+        assert_eq!(store.snapshot_meta().members.voters, [1, 2, 3]);
     }
 
     #[test]

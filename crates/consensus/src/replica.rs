@@ -1,17 +1,19 @@
 //! The replica: turns inputs into raft calls, and what raft has ready into ordered outputs.
 //! Never waits and never fails while running; what cannot be done is reported as dropped.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
 use mutants::{Mutant, is_on};
 use protobuf::Message as _;
-use raft::eraftpb::{Entry, EntryType, Message, MessageType};
-use raft::{INVALID_ID, RawNode, ReadOnlyOption, Ready, SnapshotStatus, StateRole};
+use raft::eraftpb::{ConfChange, Entry, EntryType, Message, MessageType};
+use raft::{INVALID_ID, ProgressState, RawNode, ReadOnlyOption, Ready, SnapshotStatus, StateRole};
 
 use crate::error::ConsensusError;
 use crate::interface::{Config, Input, Output};
+use crate::members::{ChangeRefused, MemberChange, Members};
 use crate::reads::Reads;
 use crate::record;
 use crate::recovery::{Folded, Recovered};
@@ -30,6 +32,8 @@ const EAGER_PERIOD_TICKS: u64 = 6;
 const EAGER_STAGGER_TICKS: u64 = 2;
 /// Ticks between the questions of two members that want to follow a lost leader.
 const SUCCESSION_STAGGER_TICKS: u64 = 2;
+/// A learner that lacks fewer entries than this of what is committed has caught up.
+const CAUGHT_UP_ENTRIES: u64 = 64;
 
 /// One member of a Raft group.
 pub struct Replica {
@@ -177,10 +181,68 @@ impl Replica {
         self.node.raft.prs().iter().map(|(member, progress)| (*member, progress.matched)).collect()
     }
 
-    /// Voting members, ascending.
+    /// Who belongs to the group as of `applied`.
     #[must_use]
-    pub fn voters(&self) -> Vec<u64> {
-        self.node.store().snapshot_meta().voters.clone()
+    pub fn members(&self) -> &Members {
+        self.node.store().members()
+    }
+
+    /// Whether the newest durable snapshot knows the members of today. While it does not, a new server may have to wait
+    /// for the next one.
+    #[must_use]
+    pub fn is_snapshot_of_members(&self) -> bool {
+        self.node.store().is_snapshot_of_members()
+    }
+
+    /// Whether a change of the members may be proposed now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_change(&self, change: MemberChange) -> Result<(), ChangeRefused> {
+        let raft = &self.node.raft;
+        if !self.is_leader() {
+            return Err(ChangeRefused::NotLeader);
+        }
+        // Before the leader has committed in its own term, an earlier change may yet turn up among what it holds, and two
+        // sets of members that are two steps apart need not have a majority in common.
+        if raft.has_pending_conf() || !raft.commit_to_current_term() {
+            return Err(ChangeRefused::Pending);
+        }
+        if raft.lead_transferee.is_some() {
+            return Err(ChangeRefused::Transferring);
+        }
+        let members = self.members();
+        match change {
+            MemberChange::AddLearner(member) if members.contains(member) => Err(ChangeRefused::IsMember),
+            MemberChange::Promote(member) if !members.learners.contains(&member) => Err(ChangeRefused::IsNoLearner),
+            MemberChange::Remove(member) if !members.contains(member) => Err(ChangeRefused::IsNoMember),
+            MemberChange::Remove(member) if members.voters == [member] => Err(ChangeRefused::LastVoter),
+            MemberChange::Remove(member) if member == raft.id => Err(ChangeRefused::IsLeader),
+            MemberChange::AddLearner(_) | MemberChange::Promote(_) | MemberChange::Remove(_) => Ok(()),
+        }
+    }
+
+    /// Whether a learner holds nearly all that is committed, as the leader knows it: as a voter it would not hold up the
+    /// group. False elsewhere.
+    #[must_use]
+    pub fn has_caught_up(&self, learner: u64) -> bool {
+        let log = &self.node.raft.raft_log;
+        let progress = self.node.raft.prs().get(learner).filter(|_| self.is_leader());
+        progress.is_some_and(|progress| {
+            progress.state == ProgressState::Replicate
+                && progress.recent_active
+                && log.committed < progress.matched + CAUGHT_UP_ENTRIES
+        })
+    }
+
+    /// The voter that holds most of the log, other than this one, as the leader knows it; `None` elsewhere. Among equals
+    /// the lowest number.
+    #[must_use]
+    pub fn best_heir(&self) -> Option<u64> {
+        let own_id = self.node.raft.id;
+        let matched = self.matched();
+        let others = self.members().voters.iter().filter(|voter| **voter != own_id);
+        others.filter_map(|voter| Some((matched.get(voter)?, Reverse(*voter)))).max().map(|(_, Reverse(voter))| voter)
     }
 
     /// The newest snapshot known to be durable; index 0 if there is none.
@@ -194,7 +256,7 @@ impl Replica {
     pub fn applied_meta(&self) -> SnapshotMeta {
         let index = self.applied();
         let term = self.node.store().term_at(index).expect("invariant: the applied entry is in the log or is its base");
-        SnapshotMeta { index, term, voters: self.voters() }
+        SnapshotMeta { index, term, members: self.members().clone() }
     }
 
     /// Whether the snapshot that comes with this message would bring this replica forward. Asked before its bytes are
@@ -226,6 +288,7 @@ impl Replica {
             Input::Message(message) => self.take_message(&message, false),
             Input::SnapshotReceived { message } => self.take_message(&message, true),
             Input::Propose(payloads) => self.propose(payloads, out),
+            Input::ChangeMembers { change, payload } => self.propose_change(change, payload, out),
             Input::ReadIndex(ctx) => self.reads.queue(ctx),
             Input::Unreachable(peer) => self.node.report_unreachable(peer),
             Input::Gone(peer) => {
@@ -262,14 +325,31 @@ impl Replica {
         // Only the leader proposes: raft would forward on a follower.
         let dropped = !self.is_leader() || {
             let to_entry = |payload: &Bytes| Entry { data: payload.clone(), ..Entry::default() };
-            let mut message = Message { from: self.node.raft.id, ..Message::default() };
-            message.set_msg_type(MessageType::MsgPropose);
-            message.set_entries(payloads.iter().map(to_entry).collect::<Vec<_>>().into());
-            self.node.step(message).is_err()
+            !self.step_proposal(payloads.iter().map(to_entry).collect())
         };
         if dropped {
             out.push(Output::ProposalDropped { payloads });
         }
+    }
+
+    fn propose_change(&mut self, change: MemberChange, payload: Bytes, out: &mut Vec<Output>) {
+        assert!(!payload.is_empty(), "an empty payload marks the start of a term");
+        // raft would turn a change that it refuses into an empty entry, as if a term began.
+        let dropped = self.check_change(change).is_err() || {
+            let mut entry = Entry { data: encode(&change.to_raft()), context: payload.clone(), ..Entry::default() };
+            entry.set_entry_type(EntryType::EntryConfChange);
+            !self.step_proposal(vec![entry])
+        };
+        if dropped {
+            out.push(Output::ProposalDropped { payloads: vec![payload] });
+        }
+    }
+
+    fn step_proposal(&mut self, entries: Vec<Entry>) -> bool {
+        let mut message = Message { from: self.node.raft.id, ..Message::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        message.set_entries(entries.into());
+        self.node.step(message).is_ok()
     }
 
     fn compact(&mut self, index: u64, out: &mut Vec<Output>) {
@@ -308,7 +388,7 @@ impl Replica {
         // A leader may replicate before its own write is durable: its own copy counts only afterwards.
         out.extend(ready.take_messages().into_iter().map(send));
         // Committed and durable here by an earlier record: it need not wait for the sync of this one.
-        out.extend(ready.take_committed_entries().into_iter().map(committed));
+        self.commit(ready.take_committed_entries(), out);
         if is_on(Mutant::PersistedMessageEarly) || has_vote(&ready) && is_on(Mutant::VoteBeforeSync) {
             out.extend(ready.take_persisted_messages().into_iter().map(send));
         }
@@ -320,9 +400,38 @@ impl Replica {
             self.node.mut_store().set_commit(commit);
         }
         out.extend(light.take_messages().into_iter().map(send));
-        out.extend(light.take_committed_entries().into_iter().map(committed));
+        self.commit(light.take_committed_entries(), out);
         self.node.advance_apply();
         out.extend(answered.into_iter().map(|(ctx, index)| Output::ReadReady { ctx, index }));
+    }
+
+    fn commit(&mut self, entries: Vec<Entry>, out: &mut Vec<Output>) {
+        for entry in entries {
+            let Entry { index, term, .. } = entry;
+            let (payload, members) = match entry.get_entry_type() {
+                EntryType::EntryNormal => (entry.data, None),
+                EntryType::EntryConfChange => (entry.context, Some(self.change_members(index, &entry.data))),
+                EntryType::EntryConfChangeV2 => panic!("entry {index} is of a kind never proposed here"),
+            };
+            out.push(Output::Committed { index, term, payload, members });
+        }
+    }
+
+    /// From here on the new members count: for elections, for what is committed, and for who is sent to.
+    fn change_members(&mut self, index: u64, change: &Bytes) -> Members {
+        let change = ConfChange::parse_from_carllerche_bytes(change);
+        let change = change.unwrap_or_else(|error| panic!("entry {index} is no change of members: {error}"));
+        let state = self.node.apply_conf_change(&change);
+        let state = state.unwrap_or_else(|error| panic!("entry {index} cannot change the members: {error}"));
+        let members = Members::from_raft(&state);
+        self.node.mut_store().change_members(index, members.clone());
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader && !members.voters.contains(&raft.id) {
+            // A former leader proposed to remove the one that leads now. raft would let it lead on without a vote.
+            let term = raft.term;
+            raft.become_follower(term, INVALID_ID);
+        }
+        members
     }
 
     fn persist(&mut self, ready: &Ready, out: &mut Vec<Output>) {
@@ -356,6 +465,9 @@ impl Replica {
         let raft = &self.node.raft;
         let ticks_max = EAGER_TIMEOUTS * raft.election_timeout() as u64;
         if self.leader_id().is_some() || ticks_max < self.ticks_since_start {
+            return;
+        }
+        if !raft.promotable() {
             return;
         }
         let turn = self.ticks_since_start + EAGER_STAGGER_TICKS * raft.id;
@@ -430,7 +542,7 @@ fn has_vote(ready: &Ready) -> bool {
 }
 
 fn send(message: Message) -> Output {
-    let bytes = Bytes::from(message.write_to_bytes().expect("invariant: raft messages have no required fields"));
+    let bytes = encode(&message);
     if message.get_msg_type() == MessageType::MsgSnapshot {
         let index = message.get_snapshot().get_metadata().index;
         return Output::SendSnapshot { to: message.to, message: bytes, index };
@@ -438,14 +550,8 @@ fn send(message: Message) -> Output {
     Output::Send { to: message.to, message: bytes }
 }
 
-fn committed(entry: Entry) -> Output {
-    assert_eq!(
-        entry.get_entry_type(),
-        EntryType::EntryNormal,
-        "entry {} is of a kind never proposed here",
-        entry.index
-    );
-    Output::Committed { index: entry.index, term: entry.term, payload: entry.data }
+fn encode(message: &impl protobuf::Message) -> Bytes {
+    Bytes::from(message.write_to_bytes().expect("invariant: raft's messages have no required fields"))
 }
 
 /// The finalizer of splitmix64: spreads the bits of small numbers.

@@ -3,25 +3,26 @@
 
 use std::collections::VecDeque;
 
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
+use raft::eraftpb::{Entry, HardState, Snapshot, SnapshotMetadata};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
-/// What identifies a snapshot: the last entry it covers, and the voters as of that entry.
+use crate::members::Members;
+
+/// What identifies a snapshot: the last entry it covers, and the members as of that entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotMeta {
     /// Index of the last entry folded into the snapshot.
     pub index: u64,
     /// Term of that entry.
     pub term: u64,
-    /// Voting members as of that entry, ascending.
-    pub voters: Vec<u64>,
+    /// Who belonged to the group as of that entry.
+    pub members: Members,
 }
 
 impl SnapshotMeta {
     pub(crate) fn from_raft(metadata: &SnapshotMetadata) -> Self {
-        let mut voters = metadata.get_conf_state().voters.clone();
-        voters.sort_unstable();
-        Self { index: metadata.index, term: metadata.term, voters }
+        let members = Members::from_raft(metadata.get_conf_state());
+        Self { index: metadata.index, term: metadata.term, members }
     }
 }
 
@@ -31,6 +32,8 @@ pub(crate) struct Store {
     hard_state: HardState,
     /// The newest durable snapshot; index 0 while there is none.
     snapshot: SnapshotMeta,
+    /// The members since each applied entry that changed them, where no snapshot covers it yet.
+    changes: VecDeque<(u64, Members)>,
     base_index: u64,
     base_term: u64,
     entries: VecDeque<Entry>,
@@ -43,7 +46,16 @@ impl Store {
     pub(crate) fn new(hard_state: HardState, snapshot: SnapshotMeta, entries: VecDeque<Entry>) -> Self {
         let entries_bytes = entries.iter().map(entry_bytes).sum();
         let (base_index, base_term) = (snapshot.index, snapshot.term);
-        Self { hard_state, snapshot, base_index, base_term, entries, entries_bytes, covered_bytes: 0 }
+        Self {
+            hard_state,
+            snapshot,
+            changes: VecDeque::new(),
+            base_index,
+            base_term,
+            entries,
+            entries_bytes,
+            covered_bytes: 0,
+        }
     }
 
     pub(crate) fn hard_state(&self) -> &HardState {
@@ -61,6 +73,22 @@ impl Store {
 
     pub(crate) fn snapshot_meta(&self) -> &SnapshotMeta {
         &self.snapshot
+    }
+
+    /// The members as of the last applied entry.
+    pub(crate) fn members(&self) -> &Members {
+        self.changes.back().map_or(&self.snapshot.members, |(_, members)| members)
+    }
+
+    /// Notes that an applied entry changed the members.
+    pub(crate) fn change_members(&mut self, index: u64, members: Members) {
+        assert!(self.changes.back().is_none_or(|&(last, _)| last < index), "members changed twice at {index}");
+        self.changes.push_back((index, members));
+    }
+
+    /// Whether the newest snapshot knows the members of today.
+    pub(crate) fn is_snapshot_of_members(&self) -> bool {
+        self.changes.is_empty()
     }
 
     /// Payload bytes of the entries that no snapshot covers yet.
@@ -98,6 +126,7 @@ impl Store {
     pub(crate) fn install(&mut self, meta: SnapshotMeta) {
         (self.base_index, self.base_term) = (meta.index, meta.term);
         self.snapshot = meta;
+        self.changes.clear();
         self.entries.clear();
         self.entries_bytes = 0;
         self.covered_bytes = 0;
@@ -109,6 +138,10 @@ impl Store {
         let term = self.term_at(index).expect("invariant: an applied entry above the last snapshot is in the log");
         self.snapshot.index = index;
         self.snapshot.term = term;
+        let covered = self.changes.iter().take_while(|(changed_at, _)| *changed_at <= index).count();
+        if let Some((_, members)) = self.changes.drain(..covered).next_back() {
+            self.snapshot.members = members;
+        }
         let base_index = index.saturating_sub(keep).max(self.base_index);
         self.base_term =
             self.term_at(base_index).expect("invariant: the new base is between the old one and the snapshot");
@@ -124,15 +157,11 @@ impl Store {
     fn offset(&self, index: u64) -> usize {
         usize::try_from(index - self.base_index - 1).expect("invariant: the log fits in memory")
     }
-
-    fn conf_state(&self) -> ConfState {
-        ConfState { voters: self.snapshot.voters.clone(), ..ConfState::default() }
-    }
 }
 
 impl Storage for Store {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(RaftState::new(self.hard_state.clone(), self.conf_state()))
+        Ok(RaftState::new(self.hard_state.clone(), self.snapshot.members.to_raft()))
     }
 
     fn entries(
@@ -170,8 +199,10 @@ impl Storage for Store {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        if self.snapshot.index == 0 || self.snapshot.index < request_index {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        // A server ignores a snapshot of a group that it does not belong to yet, and would be sent the same one for ever:
+        // it has to wait for one that knows it.
+        if self.snapshot.index == 0 || self.snapshot.index < request_index || !self.snapshot.members.contains(to) {
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }
         // Only the description travels inside raft; the file's bytes go beside the message.
@@ -179,7 +210,7 @@ impl Storage for Store {
         let metadata = snapshot.mut_metadata();
         metadata.index = self.snapshot.index;
         metadata.term = self.snapshot.term;
-        metadata.set_conf_state(self.conf_state());
+        metadata.set_conf_state(self.snapshot.members.to_raft());
         Ok(snapshot)
     }
 }
@@ -201,7 +232,7 @@ mod tests {
     fn store_with(entries: std::ops::RangeInclusive<u64>) -> Store {
         let mut store = Store::new(
             HardState::default(),
-            SnapshotMeta { voters: vec![1], ..SnapshotMeta::default() },
+            SnapshotMeta { members: Members::of_voters(vec![1, 2]), ..SnapshotMeta::default() },
             VecDeque::new(),
         );
         store.append(&entries.map(|index| entry(index, 1)).collect::<Vec<_>>());

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use consensus::{Config, Input, Output, Recovered, Replica, Retention, SnapshotMeta};
+use consensus::{Config, Input, MemberChange, Members, Output, Recovered, Replica, Retention, SnapshotMeta};
 use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
 
@@ -107,14 +107,21 @@ pub(crate) struct Network {
     pub(crate) trace: Vec<String>,
     seed: u64,
     keep_entries: u64,
+    founders: Vec<u64>,
     in_flight: Vec<Envelope>,
     cut_off: BTreeSet<u64>,
     /// What was committed anywhere, ever.
     pub(crate) committed: BTreeMap<u64, (u64, Bytes)>,
+    /// The members since each entry that changed them.
+    members: BTreeMap<u64, Members>,
+    /// Servers that do not belong to the group any more.
+    pub(crate) removed: BTreeSet<u64>,
     reads_asked: BTreeMap<u64, u64>,
     next_read: u64,
     /// Percent of messages lost, doubled, and overtaken.
     pub(crate) disorder: u64,
+    /// Whether whoever drives the replicas saves a snapshot whenever the newest one does not know the members.
+    pub(crate) saves_members: bool,
 }
 
 impl Network {
@@ -129,30 +136,55 @@ impl Network {
             trace: Vec::new(),
             seed,
             keep_entries,
+            founders: (1..=count).collect(),
             in_flight: Vec::new(),
             cut_off: BTreeSet::new(),
             committed: BTreeMap::new(),
+            members: [(0, Members::of_voters((1..=count).collect()))].into(),
+            removed: BTreeSet::new(),
             reads_asked: BTreeMap::new(),
             next_read: 0,
             disorder: 0,
+            saves_members: false,
         };
-        for id in 1..=count {
-            let server = Server {
-                replica: None,
-                disk: Disk::default(),
-                state: Vec::new(),
-                applied: 0,
-                installed: Vec::new(),
-                reads_ready: BTreeMap::new(),
-                reads_dropped: BTreeSet::new(),
-                dropped: Vec::new(),
-                boots: 0,
-                crash_after: None,
-            };
-            network.servers.insert(id, server);
-        }
-        (1..=count).for_each(|id| network.start(id));
+        (1..=count).for_each(|id| network.join(id));
         network
+    }
+
+    /// A server with an empty disk begins.
+    pub(crate) fn join(&mut self, id: u64) {
+        let server = Server {
+            replica: None,
+            disk: Disk::default(),
+            state: Vec::new(),
+            applied: 0,
+            installed: Vec::new(),
+            reads_ready: BTreeMap::new(),
+            reads_dropped: BTreeSet::new(),
+            dropped: Vec::new(),
+            boots: 0,
+            crash_after: None,
+        };
+        assert!(self.servers.insert(id, server).is_none(), "a number is never used twice");
+        self.start(id);
+    }
+
+    /// Returns whether the leader took it.
+    pub(crate) fn change(&mut self, leader: u64, change: MemberChange) -> bool {
+        let is_fine = self.replica(leader).check_change(change).is_ok();
+        let payload = Bytes::from(format!("{change:?}"));
+        let dropped_before = self.servers[&leader].dropped.len();
+        self.input(leader, Input::ChangeMembers { change, payload });
+        let is_taken = self.servers[&leader].dropped.len() == dropped_before;
+        if self.servers[&leader].replica.is_some() {
+            assert_eq!(is_taken, is_fine, "what is refused is dropped");
+        }
+        is_taken
+    }
+
+    /// The members as of an entry.
+    fn members_at(&self, index: u64) -> &Members {
+        self.members.range(..=index).next_back().unwrap().1
     }
 
     pub(crate) fn ids(&self) -> Vec<u64> {
@@ -170,7 +202,7 @@ impl Network {
     }
 
     pub(crate) fn start(&mut self, id: u64) {
-        let voters = self.ids();
+        let voters = self.founders.clone();
         let server = self.servers.get_mut(&id).unwrap();
         assert!(server.replica.is_none());
         server.boots += 1;
@@ -180,6 +212,8 @@ impl Network {
         let newest = server.disk.snapshots.last_key_value();
         (server.applied, server.state) = newest.map_or((0, Vec::new()), |(&index, (_, state))| (index, state.clone()));
         assert_eq!(replica.applied(), server.applied);
+        let known = self.members.range(..=replica.applied()).next_back().unwrap().1;
+        assert_eq!(replica.members(), known, "{id} starts with the members of its snapshot");
         server.replica = Some(replica);
         self.trace.push(format!("{id} starts at {}", self.servers[&id].applied));
     }
@@ -250,6 +284,12 @@ impl Network {
     pub(crate) fn tick(&mut self) {
         self.ids().into_iter().for_each(|id| self.input(id, Input::Tick));
         self.deliver_all();
+        for id in self.ids() {
+            let is_behind = |replica: &Replica| !replica.is_snapshot_of_members();
+            if self.saves_members && self.servers[&id].replica.as_ref().is_some_and(is_behind) {
+                self.snapshot(id);
+            }
+        }
     }
 
     #[track_caller]
@@ -279,11 +319,19 @@ impl Network {
     pub(crate) fn converge(&mut self) {
         self.run_until("convergence", |network| {
             let newest = network.committed.last_key_value().map_or(0, |(&index, _)| index);
-            let all_applied = network.servers.values().all(|server| server.applied == newest);
+            let all_applied = network.present().iter().all(|id| network.servers[id].applied == newest);
             network.leader().is_some_and(|id| network.committed_in_own_term(id)) && all_applied
         });
-        let states: BTreeSet<_> = self.servers.values().map(|server| server.state.clone()).collect();
+        let present = self.present();
+        let states: BTreeSet<_> = present.iter().map(|id| self.servers[id].state.clone()).collect();
         assert_eq!(states.len(), 1, "seed {}: states differ", self.seed);
+        let newest = self.members.last_key_value().unwrap().1;
+        assert!(present.iter().all(|id| self.replica(*id).members() == newest), "seed {}: members differ", self.seed);
+    }
+
+    /// The servers that have not been removed.
+    fn present(&self) -> Vec<u64> {
+        self.ids().into_iter().filter(|id| !self.removed.contains(id)).collect()
     }
 
     pub(crate) fn payloads(&self, id: u64) -> Vec<String> {
@@ -320,7 +368,9 @@ impl Network {
         let doubled = self.random.percent(self.disorder / 2) && self.in_flight[at].snapshot.is_none();
         let envelope = if doubled { self.in_flight[at].clone() } else { self.in_flight.remove(at) };
         let is_cut = self.cut_off.contains(&envelope.from) || self.cut_off.contains(&envelope.to);
-        let is_lost = is_cut || self.random.percent(self.disorder) || self.servers[&envelope.to].replica.is_none();
+        let is_lost = is_cut
+            || self.random.percent(self.disorder)
+            || self.servers.get(&envelope.to).is_none_or(|to| to.replica.is_none());
         let Envelope { from, to, message, snapshot } = envelope;
         let Some((meta, state)) = snapshot else {
             if !is_lost {
@@ -370,7 +420,7 @@ impl Network {
                 server.applied = index;
                 server.installed.push(index);
             }
-            Output::Committed { index, term, payload } => {
+            Output::Committed { index, term, payload, members } => {
                 assert_eq!(index, server.applied + 1, "seed {}: {id} applies without holes", self.seed);
                 server.applied = index;
                 if !payload.is_empty() {
@@ -378,6 +428,16 @@ impl Network {
                 }
                 let known = self.committed.entry(index).or_insert_with(|| (term, payload.clone()));
                 assert_eq!(*known, (term, payload), "seed {}: {index} was committed differently", self.seed);
+                match members {
+                    Some(members) => {
+                        let gone = self.members_at(index - 1).voters.iter().filter(|id| !members.contains(**id));
+                        let gone: Vec<u64> = gone.copied().collect();
+                        self.removed.extend(gone);
+                        let known = self.members.entry(index).or_insert_with(|| members.clone());
+                        assert_eq!(*known, members, "seed {}: members differ since {index}", self.seed);
+                    }
+                    None => assert!(!self.members.contains_key(&index), "seed {}: {index} changed members", self.seed),
+                }
             }
             Output::ReadReady { ctx, index } => {
                 let newest = self.reads_asked[&ctx];
