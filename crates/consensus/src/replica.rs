@@ -486,8 +486,12 @@ impl Replica {
             return;
         }
         self.node.raft.become_follower(self.term(), INVALID_ID);
+        if !self.node.raft.promotable() {
+            return;
+        }
         let id = self.node.raft.id;
-        let before = self.voters().iter().filter(|&&voter| voter != gone && voter < id).count() as u64;
+        let voters = self.members().voters.iter();
+        let before = voters.filter(|&&voter| voter != gone && voter < id).count() as u64;
         self.succession_ticks = Some(before * SUCCESSION_STAGGER_TICKS);
         if before == 0 {
             self.succeed_in_turn();

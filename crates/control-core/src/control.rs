@@ -1,6 +1,7 @@
 //! The brain itself: takes inputs in groups, decides, proposes, applies and answers. Knows no transport and no disk.
 
 mod agents;
+mod members;
 
 use crate::io::{AppliedBatch, CallError, Config, Input, Output, RecoverError, Recovered, SnapshotBytes};
 use crate::leader::{Answer, CALLS_MAX, Call, Leader, Submitted, Waiter};
@@ -10,7 +11,7 @@ use crate::session::Sessions;
 use bytes::Bytes;
 use consensus::{Input as ReplicaInput, Output as ReplicaOutput, Replica, SnapshotMeta};
 use domain::agent::ToAgent;
-use domain::id::{NodeName, Revision};
+use domain::id::{NodeName, Revision, ServerId};
 use domain::{Batch, Command, Rejection, Request, State, touch_nodes};
 use mutants::{Mutant, is_on};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -27,6 +28,7 @@ pub struct Control {
     /// Committed and applied here.
     state: State,
     applied: u64,
+    applied_term: u64,
     /// The same on every server: batches that came too late for their base and did nothing.
     skipped_batches: u64,
     leader_id: Option<u64>,
@@ -37,6 +39,7 @@ pub struct Control {
     /// Nodes whose agents may have to hear something.
     touched: BTreeSet<NodeName>,
     snapshots: Snapshots,
+    transfers: members::Transfers,
     peers_heard: BTreeMap<u64, u64>,
     at: Moment,
     raft_inputs: Vec<ReplicaInput>,
@@ -49,6 +52,8 @@ pub struct Control {
 #[derive(Debug, Default)]
 struct Snapshots {
     is_writing: bool,
+    /// The members have changed since the newest one: a new server must not have to wait for the next.
+    is_of_other_members: bool,
     entries: u64,
     bytes: u64,
     /// A snapshot of the leader, between its arrival and its place in the log.
@@ -74,6 +79,12 @@ pub struct Status {
     pub matched: BTreeMap<u64, u64>,
     /// The other servers heard lately.
     pub reachable: Vec<u64>,
+    /// The members of the group that vote.
+    pub voters: Vec<u64>,
+    /// Those that learn.
+    pub learners: Vec<u64>,
+    /// Those that lack more of what is committed than a few entries; empty on a server that does not lead.
+    pub lagging: Vec<u64>,
     /// Batches that did nothing because their base had passed.
     pub skipped_batches: u64,
 }
@@ -89,14 +100,14 @@ impl Control {
         let mut meta = None;
         if let Some(SnapshotBytes { index, term, bytes }) = snapshot {
             state = decode_state(&bytes).map_err(|source| RecoverError::Snapshot { index, source })?;
-            meta = Some(SnapshotMeta { index, term, voters: config.voters.clone() });
+            meta = Some(SnapshotMeta { index, term, members: members::of_state(&state, &config) });
         }
-        let applied = meta.as_ref().map_or(0, |meta| meta.index);
+        let (applied, applied_term) = meta.as_ref().map_or((0, 0), |meta| (meta.index, meta.term));
         let replica_config = consensus::Config {
             election_ticks: config.election_ticks,
             heartbeat_ticks: config.peer_heartbeat_ticks,
             keep_entries: config.keep_entries,
-            ..consensus::Config::new(config.id, config.voters.clone(), config.seed)
+            ..consensus::Config::new(config.id, config.founders.clone(), config.seed)
         };
         let replica = Replica::new(replica_config, consensus::Recovered { records, snapshot: meta })?;
         Ok(Self {
@@ -104,6 +115,7 @@ impl Control {
             replica,
             state,
             applied,
+            applied_term,
             skipped_batches: 0,
             leader_id: None,
             leader: None,
@@ -112,6 +124,7 @@ impl Control {
             sessions: Sessions::default(),
             touched: BTreeSet::new(),
             snapshots: Snapshots::default(),
+            transfers: members::Transfers::default(),
             peers_heard: BTreeMap::new(),
             at: Moment::default(),
             raft_inputs: Vec::new(),
@@ -129,7 +142,7 @@ impl Control {
     /// How this server sees itself and its group.
     #[must_use]
     pub fn status(&self) -> Status {
-        let is_recent = |heard_at_ms: u64| self.at.now_ms < heard_at_ms + PEER_SILENCE_MS;
+        let consensus::Members { voters, learners } = self.replica.members().clone();
         Status {
             id: self.config.id,
             term: self.replica.term(),
@@ -137,7 +150,10 @@ impl Control {
             applied: self.applied,
             revision: self.state.revision,
             matched: self.replica.matched(),
-            reachable: self.peers_heard.iter().filter(|(_, at)| is_recent(**at)).map(|(peer, _)| *peer).collect(),
+            reachable: self.peers_heard.keys().copied().filter(|peer| self.is_heard(*peer)).collect(),
+            lagging: self.lagging(),
+            voters,
+            learners,
             skipped_batches: self.skipped_batches,
         }
     }
@@ -160,6 +176,9 @@ impl Control {
         self.settle();
         self.show();
         self.tell_agents();
+        if self.is_removed() {
+            self.out.push(Output::Removed);
+        }
         if let Some(index) = self.snapshots.compacted.take() {
             self.out.push(Output::Compacted { index });
         }
@@ -191,6 +210,7 @@ impl Control {
                     self.out.push(Output::Replied { ticket, result: Err(CallError::Overloaded) });
                 }
             }
+            Input::TransferLeader { ticket, to } => self.on_transfer(ticket, to),
             Input::AgentOpened { session } => self.on_agent_opened(session),
             Input::AgentFrame { session, frame } => self.on_agent_frame(session, frame),
             Input::AgentClosed { session } => self.sessions.close(session),
@@ -199,6 +219,9 @@ impl Control {
 
     fn on_tick(&mut self) {
         self.raft_inputs.push(ReplicaInput::Tick);
+        self.write_snapshot_if_due();
+        self.give_up_transfers();
+        self.promote_learners();
         let Some(leader) = &mut self.leader else { return };
         let Some(draft) = leader.draft() else { return };
         if draft.ripening().next().is_some() {
@@ -228,6 +251,7 @@ impl Control {
         if let Some(meta) = self.replica.wanted_snapshot(&message) {
             // One that cannot be read is as good as one that never came: the leader sends another.
             let Ok(state) = decode_state(&bytes) else { return };
+            assert_eq!(members::of_state(&state, &self.config), meta.members, "a snapshot's state knows its members");
             self.out.push(Output::SaveSnapshot(SnapshotBytes { index: meta.index, term: meta.term, bytes }));
             self.snapshots.received = Some((meta, state));
         }
@@ -268,6 +292,18 @@ impl Control {
             && leader.may_decide()
             && let Some(call) = self.calls.pop_front()
         {
+            if domain::changes_members(&call.request.command) {
+                // Alone: what raft drops of one proposal must not be what the next one was decided on.
+                if !payloads.is_empty() {
+                    self.calls.push_front(call);
+                    break;
+                }
+                self.decide_change(call);
+                if !self.raft_inputs.is_empty() {
+                    return;
+                }
+                continue;
+            }
             match leader.submit(call, self.at.wall_ms) {
                 Submitted::Batch(payload) => payloads.push(payload),
                 Submitted::Attached => {}
@@ -305,7 +341,9 @@ impl Control {
                 self.out.push(Output::SendSnapshot { to, message, index });
             }
             ReplicaOutput::InstallSnapshot { index, term } => self.install(index, term),
-            ReplicaOutput::Committed { index, term, payload } => self.on_committed(index, term, &payload),
+            ReplicaOutput::Committed { index, term, payload, members } => {
+                self.on_committed(index, term, &payload, members.as_ref());
+            }
             ReplicaOutput::ReadReady { ctx, index } => self.reads.confirm(ctx, index),
             ReplicaOutput::ReadDropped { ctx } => {
                 for waiting in self.reads.drop_asked(ctx) {
@@ -335,6 +373,9 @@ impl Control {
         }
         if let Some(former) = self.leader.take() {
             self.lose_leadership(former);
+        }
+        if leader.is_some() && !is_leader {
+            self.finish_transfers();
         }
         if is_leader {
             let silence_max_ms = self.config.lease_ms + self.config.grace_ms;
@@ -366,12 +407,12 @@ impl Control {
         self.touched.clear();
     }
 
-    fn on_committed(&mut self, index: u64, term: u64, payload: &Bytes) {
-        self.applied = index;
+    fn on_committed(&mut self, index: u64, term: u64, payload: &Bytes, members: Option<&consensus::Members>) {
+        (self.applied, self.applied_term) = (index, term);
         self.snapshots.entries += 1;
         self.snapshots.bytes += payload.len() as u64;
         if is_on(Mutant::SnapshotMissesLast) {
-            self.write_snapshot_if_due(index, term);
+            self.write_snapshot_if_due();
         }
         if payload.is_empty() {
             self.on_term_begun(term);
@@ -392,12 +433,20 @@ impl Control {
                 }
             }
         }
-        self.write_snapshot_if_due(index, term);
+        if let Some(members) = members {
+            assert_eq!(members::of_state(&self.state, &self.config), *members, "entry {index} changed both alike");
+            self.snapshots.is_of_other_members = true;
+        }
+        self.write_snapshot_if_due();
     }
 
     fn on_term_begun(&mut self, term: u64) {
         let Some(leader) = self.leader.as_mut().filter(|leader| leader.term == term) else { return };
         leader.begin(&self.state);
+        if self.state.servers.is_empty() {
+            let servers = self.config.founders.iter().copied().map(ServerId).collect();
+            self.calls.push_front(Call::own("server", Command::FoundServers { servers }));
+        }
         if self.state.revision == Revision(0) {
             let cluster = self.config.cluster.clone();
             self.calls.push_front(Call::own("server", Command::FormCluster { cluster }));
@@ -421,15 +470,20 @@ impl Control {
             self.touched.extend(touched);
         }
         self.has_news = true;
+        if batch.events.iter().any(|event| event.object().0 == "Server") {
+            self.out.push(Output::ServersChanged { servers: members::addresses(&self.state) });
+        }
         self.out.push(Output::Published(Arc::new(AppliedBatch::new(batch, &self.state))));
         true
     }
 
-    fn write_snapshot_if_due(&mut self, index: u64, term: u64) {
-        let is_due = self.config.snapshot_entries <= self.snapshots.entries
+    fn write_snapshot_if_due(&mut self) {
+        let is_due = self.snapshots.is_of_other_members
+            || self.config.snapshot_entries <= self.snapshots.entries
             || self.config.snapshot_bytes <= self.snapshots.bytes;
         if is_due && !self.snapshots.is_writing {
             self.snapshots = Snapshots { is_writing: true, ..Snapshots::default() };
+            let (index, term) = (self.applied, self.applied_term);
             self.out.push(Output::WriteSnapshot { index, term, state: self.state.clone() });
         }
     }
@@ -444,9 +498,10 @@ impl Control {
         let (meta, state) = self.snapshots.received.take().expect("invariant: only a received snapshot is installed");
         assert_eq!((meta.index, meta.term), (index, term), "the snapshot that was received is the one installed");
         self.state = state;
-        self.applied = index;
+        (self.applied, self.applied_term) = (index, term);
         self.snapshots = Snapshots { is_writing: self.snapshots.is_writing, ..Snapshots::default() };
         self.snapshots.compacted = Some(index);
+        self.out.push(Output::ServersChanged { servers: members::addresses(&self.state) });
         self.out.push(Output::Restored { state: self.state.clone() });
     }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use domain::agent::{FromAgent, ToAgent};
 use domain::id::{Name, Revision, Uid};
 use domain::{Batch, Rejection, Request, State};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How a server's brain is set up.
@@ -11,8 +12,8 @@ use std::sync::Arc;
 pub struct Config {
     /// This server's number, not 0.
     pub id: u64,
-    /// The numbers of all servers, the same on each of them.
-    pub voters: Vec<u64>,
+    /// The numbers of the servers that the group began with, the same on each of them for ever.
+    pub founders: Vec<u64>,
     /// The cluster's name, given when the cluster is formed.
     pub cluster: Name,
     /// Ticks without a leader before an election; the actual wait is between this and twice this.
@@ -36,10 +37,10 @@ pub struct Config {
 impl Config {
     /// The usual timing.
     #[must_use]
-    pub fn new(id: u64, voters: Vec<u64>, cluster: Name, seed: u64) -> Self {
+    pub fn new(id: u64, founders: Vec<u64>, cluster: Name, seed: u64) -> Self {
         Self {
             id,
-            voters,
+            founders,
             cluster,
             election_ticks: 10,
             peer_heartbeat_ticks: 2,
@@ -145,6 +146,13 @@ pub enum Input {
         /// Whether it may be older than the last acknowledged change.
         stale: bool,
     },
+    /// Somebody wants another server to lead; answered like a call, once it does.
+    TransferLeader {
+        /// Comes back with the answer.
+        ticket: u64,
+        /// Which; the one that holds most of the log if not given.
+        to: Option<u64>,
+    },
     /// An agent connected.
     AgentOpened {
         /// The shell's number for the connection, never used again.
@@ -240,6 +248,13 @@ pub enum Output {
         /// The new state.
         state: State,
     },
+    /// The servers are these from now on, or are reached elsewhere.
+    ServersChanged {
+        /// All of them, with their addresses; empty where one has not been said yet.
+        servers: BTreeMap<u64, Name>,
+    },
+    /// This server does not belong to the control plane any more, and never will again: it is to end.
+    Removed,
     /// Say something to an agent.
     ToAgent {
         /// The connection.
@@ -281,6 +296,9 @@ pub enum CallError {
     /// It was proposed, and leadership was lost before it was committed: it may yet be.
     #[error("leadership was lost before the change was committed: it may have been carried out or not")]
     OutcomeUnknown,
+    /// The other server did not take over in time.
+    #[error("the other server did not take over in time: see whether it is reached and holds the log")]
+    NotTakenOver,
     /// Too many calls wait.
     #[error("the server has {} calls waiting and takes no more", crate::CALLS_MAX)]
     Overloaded,

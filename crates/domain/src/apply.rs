@@ -107,6 +107,11 @@ impl State {
             | Event::NodeUncordoned { .. }
             | Event::NodeMarked { .. }
             | Event::NodeRemoved { .. } => self.apply_node(event),
+            Event::ServersFounded { .. }
+            | Event::ServerAdded { .. }
+            | Event::ServerPromoted { .. }
+            | Event::ServerAddressed { .. }
+            | Event::ServerRemoved { .. } => self.apply_server(event),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Requests to change something, and why they may be refused.
 
 use crate::event::Registration;
-use crate::id::{ClassName, Incarnation, Key, Name, NodeName, RequestId, Revision, Uid, VolumeName};
+use crate::id::{ClassName, Incarnation, Key, Name, NodeName, RequestId, Revision, ServerId, Uid, VolumeName};
 use crate::object::PodStatus;
 use crate::spec::{BudgetSpec, ClaimSpec, ClassSpec, Labels, ServiceSpec, SetSpec, VolumeSpec};
 
@@ -82,6 +82,17 @@ pub enum Command {
     NoteSilence { node: NodeName, incarnation: Incarnation, heard_at_ms: u64 },
     /// Time passed.
     PassTime,
+
+    /// Note the servers that the control plane began with.
+    FoundServers { servers: Vec<ServerId> },
+    /// Let a new server learn; without `server`, under the next number.
+    AddServer { server: Option<ServerId>, address: Name },
+    /// A learner has caught up.
+    PromoteServer { server: ServerId },
+    /// A server is reached elsewhere.
+    AddressServer { server: ServerId, address: Name },
+    /// A server is to go, for good.
+    RemoveServer { server: ServerId },
 }
 
 /// An agent's word about one pod.
@@ -160,6 +171,18 @@ pub enum Rejection {
     /// Two sets would share claims (Decision 9).
     #[error("statefulset \"{name}\": its claims would collide with those of statefulset \"{other}\"")]
     ClaimsCollide { name: String, other: String },
+    /// The members change one step at a time.
+    #[error("another change of the servers is not finished yet: try again in a moment")]
+    ServersChanging,
+    /// Nobody would be left to decide anything.
+    #[error("server {} is the only one that votes: add another one first", server.name())]
+    ServerIsLast { server: ServerId },
+    /// Nothing could be committed any more.
+    #[error(
+        "server {} cannot be removed now: of the {remaining} voters that would remain, only {alive} are heard, and {needed} are needed: start the others, or remove those that are gone first",
+        server.name()
+    )]
+    WouldLoseQuorum { server: ServerId, remaining: usize, alive: usize, needed: usize },
     /// A rule of a field, where only the state can tell.
     #[error("{kind} \"{name}\": {field}: {rule}")]
     Invalid { kind: &'static str, name: String, field: &'static str, rule: String },

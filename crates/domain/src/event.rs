@@ -3,7 +3,7 @@
 
 use crate::id::{
     BootId, ClassName, Fence, Incarnation, Key, MachineId, Name, NodeName, Ordinal, RequestId, Revision, RevisionName,
-    Uid, VolumeName,
+    ServerId, Uid, VolumeName,
 };
 use crate::object::{PodClaim, PodStatus, Unplaced};
 use crate::spec::{BudgetSpec, ClaimSpec, ClassSpec, Labels, Resources, ServiceSpec, SetSpec, Taint, VolumeSpec};
@@ -146,6 +146,17 @@ pub enum Event {
     NodeMarked { node: NodeName, labels: Labels, annotations: Labels },
     /// It is not a member any more, by a person's word.
     NodeRemoved { node: NodeName },
+
+    /// The control plane's first servers, all of them voters.
+    ServersFounded { servers: Vec<ServerId> },
+    /// A new server learns.
+    ServerAdded { server: ServerId, address: Name },
+    /// It has caught up, and votes.
+    ServerPromoted { server: ServerId },
+    /// It is reached elsewhere.
+    ServerAddressed { server: ServerId, address: Name },
+    /// It does not belong to the control plane any more.
+    ServerRemoved { server: ServerId },
 }
 
 /// Who a node says it is.
@@ -262,6 +273,11 @@ impl Event {
             | Self::NodeCordoned { node }
             | Self::NodeUncordoned { node }
             | Self::NodeRemoved { node } => ("Node", cluster_wide(node.as_str())),
+            Self::ServersFounded { .. } => ("Server", Key::default()),
+            Self::ServerAdded { server, .. }
+            | Self::ServerPromoted { server }
+            | Self::ServerAddressed { server, .. }
+            | Self::ServerRemoved { server } => ("Server", cluster_wide(&server.name())),
         }
     }
 }

@@ -113,6 +113,16 @@ number_id! {
     Incarnation;
     /// Goes up with each attachment of one volume; a holder with a lower one must be refused.
     Fence;
+    /// A server of the control plane. Never given twice: what a server has voted for and acknowledged is lost with its disk.
+    ServerId;
+}
+
+impl ServerId {
+    /// As people call it: `s1`.
+    #[must_use]
+    pub fn name(self) -> String {
+        format!("s{self}")
+    }
 }
 
 /// A pod's place in its set.

@@ -317,6 +317,15 @@ pub struct Budget {
     pub spec: BudgetSpec,
 }
 
+/// A server of the control plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Server {
+    /// Where it is reached, `host:port`; empty until it has said so.
+    pub address: Name,
+    /// Whether it votes; until it does, it learns.
+    pub is_voter: bool,
+}
+
 /// A machine that runs an agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {

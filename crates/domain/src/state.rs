@@ -1,8 +1,10 @@
 //! Everything that is so: the fold of all events. Cloning is O(1), iteration is in key order on every server.
 //! Changed by [`State::apply`] alone.
 
-use crate::id::{ClassName, Incarnation, Key, Name, NodeName, RequestId, Revision, RevisionName, Uid, VolumeName};
-use crate::object::{Budget, Claim, Class, Node, Pod, Service, Set, Volume, VolumePhase};
+use crate::id::{
+    ClassName, Incarnation, Key, Name, NodeName, RequestId, Revision, RevisionName, ServerId, Uid, VolumeName,
+};
+use crate::object::{Budget, Claim, Class, Node, Pod, Server, Service, Set, Volume, VolumePhase};
 use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
 
@@ -36,6 +38,12 @@ pub struct State {
     pub nodes: OrdMap<NodeName, Arc<Node>>,
     /// The last incarnation of every node that ever was, so that a number is never given twice.
     pub node_incarnations: OrdMap<NodeName, Incarnation>,
+    /// The servers of the control plane: exactly the members of its Raft group, as of the same entry of the log.
+    pub servers: OrdMap<ServerId, Server>,
+    /// The servers that the group began with: a new one needs to know them to read the log from its beginning.
+    pub founders: Vec<ServerId>,
+    /// The highest number that any server ever had.
+    pub last_server: ServerId,
     /// Requests that were applied, and the revision each led to.
     pub requests: OrdMap<RequestId, Revision>,
     /// The same, oldest first.

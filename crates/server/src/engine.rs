@@ -22,6 +22,7 @@ const STEP_INPUTS_MAX: usize = 8_192;
 /// Everything that the core's thread owns.
 #[derive(Debug)]
 pub(crate) struct Engine {
+    id: u64,
     control: Control,
     journal: Journal<DirDisk>,
     retention: Retention,
@@ -97,6 +98,7 @@ impl Opened {
         let outboxes = Outboxes::spawn(config, &core, &snapshots)?;
         let shown = Latest { state: Arc::new(self.control.state().clone()), status: self.control.status() };
         Ok(Engine {
+            id: config.id,
             control: self.control,
             journal: self.journal,
             retention: self.retention,
@@ -198,6 +200,8 @@ impl Engine {
                 self.core.ring().reset(state.revision);
                 self.show(Arc::new(state));
             }
+            Output::ServersChanged { servers } => tracing::info!(?servers, "servers"),
+            Output::Removed => return Err(ServerError::Removed { id: self.id }),
             Output::ToAgent { session, frame } => self.tell(session, frame),
             Output::CloseAgent { session } => {
                 self.agents.remove(&session);

@@ -52,6 +52,12 @@ pub enum ServerError {
         /// Where it should be.
         path: PathBuf,
     },
+    /// The server does not belong to its cluster any more.
+    #[error("server {id} was removed from the cluster and ends: its data directory is of no use any more")]
+    Removed {
+        /// The server.
+        id: u64,
+    },
     /// The journal cannot be read or written.
     #[error("the journal")]
     Journal(#[from] journal::JournalError),
@@ -89,6 +95,7 @@ impl ServerError {
             | Self::CoreStopped => EXIT_DISK,
             Self::OtherOwner { .. }
             | Self::Listen { .. }
+            | Self::Removed { .. }
             | Self::Directory { .. }
             | Self::System(_)
             | Self::Transport(_) => 1,

@@ -88,6 +88,7 @@ pub(crate) fn call_error(error: &CallError) -> Status {
     match error {
         CallError::Rejected(rejection) => rejected(rejection),
         CallError::OutcomeUnknown => status(Code::Unavailable, OUTCOME_UNKNOWN, error.to_string(), &[]),
+        CallError::NotTakenOver => status(Code::FailedPrecondition, "NotTakenOver", error.to_string(), &[]),
         CallError::Overloaded => status(Code::ResourceExhausted, "Overloaded", error.to_string(), &[]),
     }
 }
@@ -111,6 +112,9 @@ pub(crate) fn rejected(rejection: &Rejection) -> Status {
         Rejection::BudgetsOverlap { .. } => (Code::FailedPrecondition, "BudgetsOverlap"),
         Rejection::PodIsHeld { .. } => (Code::FailedPrecondition, "PodIsHeld"),
         Rejection::ClaimsCollide { .. } => (Code::FailedPrecondition, "ClaimsCollide"),
+        Rejection::ServersChanging => (Code::FailedPrecondition, "ServersChanging"),
+        Rejection::ServerIsLast { .. } => (Code::FailedPrecondition, "ServerIsLast"),
+        Rejection::WouldLoseQuorum { .. } => (Code::FailedPrecondition, "WouldLoseQuorum"),
         Rejection::Invalid { .. } => (Code::InvalidArgument, "Invalid"),
     };
     let mut facts = Vec::new();

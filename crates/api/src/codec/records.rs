@@ -10,7 +10,7 @@ use domain::id::Key;
 use domain::names::{Endpoint, NamedService, NamesUpdate};
 use domain::object::{
     Attachment, Binding, Budget, Claim, Class, ContainerStatus, Deletion, Hold, Meta, Node, Phase, Pod, PodClaim,
-    PodStatus, Service, Set, TemplateRevision, Unplaced, Unreachable, Volume, VolumePhase,
+    PodStatus, Server, Service, Set, TemplateRevision, Unplaced, Unreachable, Volume, VolumePhase,
 };
 use domain::spec::{
     AccessModes, Amount, AntiAffinity, BudgetBound, BudgetSpec, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec,
@@ -87,6 +87,12 @@ variants! {
         106: NodeUncordoned { 1: node },
         107: NodeRemoved { 1: node },
         108: NodeMarked { 1: node, 2: labels, 3: annotations },
+
+        120: ServersFounded { 1: servers },
+        121: ServerAdded { 1: server, 2: address },
+        122: ServerPromoted { 1: server },
+        123: ServerAddressed { 1: server, 2: address },
+        124: ServerRemoved { 1: server },
     }
 
     RemovalCause {
@@ -128,6 +134,12 @@ variants! {
         61: Report { 1: node, 2: incarnation, 3: reports, 4: ended, 5: removed_volumes },
         62: NoteSilence { 1: node, 2: incarnation, 3: heard_at_ms },
         63: PassTime,
+
+        70: FoundServers { 1: servers },
+        71: AddServer { 1: server, 2: address },
+        72: PromoteServer { 1: server },
+        73: AddressServer { 1: server, 2: address },
+        74: RemoveServer { 1: server },
     }
 
     FromAgent {
@@ -227,6 +239,7 @@ record! {
     Class { 1: meta, 2: spec }
     Service { 1: meta, 2: spec, 3: address }
     Budget { 1: meta, 2: spec }
+    Server { 1: address, 2: is_voter }
     Node {
         1: meta, 2: incarnation, 3: boot_id, 4: machine_id, 5: capacity, 6: reserved, 7: pod_count, 8: pods_max,
         9: taints, 10: is_cordoned, 11: unreachable, 12: leftovers, 13: info, 14: own_labels,

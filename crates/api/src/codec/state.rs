@@ -25,6 +25,9 @@ impl Record for State {
         self.node_incarnations.write_field(11, out);
         self.requests.write_field(12, out);
         self.budgets.write_field(13, out);
+        self.servers.write_field(16, out);
+        self.founders.write_field(17, out);
+        self.last_server.write_field(18, out);
         for template in out.end_templates() {
             out.bytes(TEMPLATE, &template);
         }
@@ -55,6 +58,7 @@ fn decode_with_templates(input: &mut Decoder<'_>) -> Result<State, CodecError> {
     let (mut sets, mut pods, mut claims, mut volumes) = (None, None, None, None);
     let (mut classes, mut services, mut budgets, mut nodes) = (None, None, None, None);
     let (mut node_incarnations, mut requests) = (None, None);
+    let (mut servers, mut founders, mut last_server) = (None, None, None);
     while let Some((number, wire)) = input.key()? {
         match number {
             1 => Field::read_field(&mut revision, wire, input)?,
@@ -70,6 +74,9 @@ fn decode_with_templates(input: &mut Decoder<'_>) -> Result<State, CodecError> {
             11 => Field::read_field(&mut node_incarnations, wire, input)?,
             12 => Field::read_field(&mut requests, wire, input)?,
             13 => Field::read_field(&mut budgets, wire, input)?,
+            16 => Field::read_field(&mut servers, wire, input)?,
+            17 => Field::read_field(&mut founders, wire, input)?,
+            18 => Field::read_field(&mut last_server, wire, input)?,
             _ => input.skip(number, wire)?,
         }
     }
@@ -87,5 +94,8 @@ fn decode_with_templates(input: &mut Decoder<'_>) -> Result<State, CodecError> {
     state.node_incarnations = Field::finish(node_incarnations)?;
     state.requests = Field::finish(requests)?;
     state.budgets = Field::finish(budgets)?;
+    state.servers = Field::finish(servers)?;
+    state.founders = Field::finish(founders)?;
+    state.last_server = Field::finish(last_server)?;
     Ok(state)
 }

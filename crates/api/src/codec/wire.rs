@@ -379,7 +379,7 @@ mod ids {
     use super::{CodecError, Decoder, Encoder, Value, WireType, narrow, unzigzag, zigzag};
     use domain::id::{
         BootId, ClassName, Fence, Generation, Incarnation, MachineId, Name, NodeName, Ordinal, RequestId, Revision,
-        RevisionName, Uid, VolumeName,
+        RevisionName, ServerId, Uid, VolumeName,
     };
 
     texts! { String, Name, NodeName, VolumeName, ClassName, BootId, MachineId, RequestId, RevisionName }
@@ -391,6 +391,7 @@ mod ids {
         bool: |value| u64::from(value), |number| Ok(number != 0);
         Revision: |value| value.0, |number| Ok(Self(number));
         Uid: |value| value.0, |number| Ok(Self(number));
+        ServerId: |value| value.0, |number| Ok(Self(number));
         Generation: |value| value.0, |number| Ok(Self(number));
         Incarnation: |value| value.0, |number| Ok(Self(number));
         Fence: |value| value.0, |number| Ok(Self(number));

@@ -6,7 +6,7 @@ use crate::codec::Variants as _;
 use crate::v1;
 use domain::event::{Batch, Event, RemovalCause};
 use domain::id::{Name, Revision, Uid};
-use domain::object::Phase;
+use domain::object::{Phase, PodStatus};
 use domain::{revisions_of, uid_text};
 use std::collections::BTreeMap;
 
@@ -50,6 +50,11 @@ pub fn sentence(event: &Event) -> String {
     let name = spoken(&key);
     match event {
         Event::ClusterFormed { .. } => format!("cluster {name} began"),
+        Event::ServersFounded { .. }
+        | Event::ServerAdded { .. }
+        | Event::ServerPromoted { .. }
+        | Event::ServerAddressed { .. }
+        | Event::ServerRemoved { .. } => server_sentence(&name, event),
         Event::SetCreated { .. }
         | Event::SetUpdated { .. }
         | Event::SetScaled { .. }
@@ -63,14 +68,7 @@ pub fn sentence(event: &Event) -> String {
             format!("pod {name} goes to node {node} at {}", address_text(*address))
         }
         Event::PodUnplaced { why, .. } => format!("pod {name} cannot be placed: {}", unplaced_message(why)),
-        Event::PodReported { status, .. } => {
-            let ready = if status.is_ready { "ready" } else { "not ready" };
-            let reason = match status.reason.as_str() {
-                "" => String::new(),
-                reason => format!(" ({reason})"),
-            };
-            format!("pod {name} is {} and {ready}{reason}", phase_text(status.phase))
-        }
+        Event::PodReported { status, .. } => report_sentence(&name, status),
         Event::PodBecameAvailable { .. } => format!("pod {name} has been ready long enough to count as available"),
         Event::PodBecameUnavailable { .. } => {
             format!("pod {name} has not been ready long enough for what its set asks now")
@@ -242,9 +240,7 @@ fn details(event: &Event) -> BTreeMap<String, String> {
             vec![("node", node.to_string()), ("fence", fence.to_string())]
         }
         Event::AttachmentReleased { node, fence, cause, .. } => {
-            let mut pairs = cause_details(cause);
-            pairs.extend([("node", node.to_string()), ("fence", fence.to_string())]);
-            pairs
+            [cause_details(cause), vec![("node", node.to_string()), ("fence", fence.to_string())]].concat()
         }
         Event::NodeRegistered { incarnation, registration, .. } => vec![
             ("incarnation", incarnation.to_string()),
@@ -254,6 +250,11 @@ fn details(event: &Event) -> BTreeMap<String, String> {
         Event::NodeUnreachable { heard_at_ms, .. } => vec![("heardAtMs", heard_at_ms.to_string())],
         Event::NodeReturned { leftovers, .. } => vec![("leftovers", leftovers.len().to_string())],
         Event::LeftoversEnded { ended, .. } => vec![("ended", ended.len().to_string())],
+        Event::ServersFounded { .. }
+        | Event::ServerAdded { .. }
+        | Event::ServerPromoted { .. }
+        | Event::ServerAddressed { .. }
+        | Event::ServerRemoved { .. } => server_details(event),
         Event::ClusterFormed { .. }
         | Event::SetRemoved { .. }
         | Event::ClaimCreated { .. }
@@ -279,6 +280,38 @@ fn details(event: &Event) -> BTreeMap<String, String> {
         | Event::NodeRemoved { .. } => Vec::new(),
     };
     pairs.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn report_sentence(name: &str, status: &PodStatus) -> String {
+    let ready = if status.is_ready { "ready" } else { "not ready" };
+    let reason = match status.reason.as_str() {
+        "" => String::new(),
+        reason => format!(" ({reason})"),
+    };
+    format!("pod {name} is {} and {ready}{reason}", phase_text(status.phase))
+}
+
+fn server_sentence(name: &str, event: &Event) -> String {
+    match event {
+        Event::ServersFounded { servers } => {
+            let names: Vec<String> = servers.iter().map(|server| server.name()).collect();
+            format!("the control plane began with {}", names.join(", "))
+        }
+        Event::ServerAdded { address, .. } => format!("server {name} at {address} begins to learn"),
+        Event::ServerPromoted { .. } => format!("server {name} has caught up and votes"),
+        Event::ServerAddressed { address, .. } => format!("server {name} is at {address}"),
+        Event::ServerRemoved { .. } => format!("server {name} does not belong to the control plane any more"),
+        _ => unreachable!("sentence sends only events of servers here"),
+    }
+}
+
+fn server_details(event: &Event) -> Vec<(&'static str, String)> {
+    match event {
+        Event::ServerAdded { address, .. } | Event::ServerAddressed { address, .. } => {
+            vec![("address", address.to_string())]
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn pod_details(event: &Event) -> Vec<(&'static str, String)> {

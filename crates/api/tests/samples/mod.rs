@@ -4,7 +4,7 @@ use domain::State;
 use domain::agent::{AssignedPod, AssignedVolume, Assignment, FromAgent, ToAgent, VolumeRemoval};
 use domain::command::{Command, PodReport};
 use domain::event::{Event, Registration, RemovalCause};
-use domain::id::{Fence, Incarnation, Key, Ordinal, Revision, Uid};
+use domain::id::{Fence, Incarnation, Key, Ordinal, Revision, ServerId, Uid};
 use domain::object::{ContainerStatus, Phase, PodClaim, PodStatus, Unplaced};
 use domain::spec::{
     AccessModes, Amount, AntiAffinity, BudgetBound, BudgetSpec, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec,
@@ -222,7 +222,8 @@ fn pod_claims() -> Vec<PodClaim> {
 
 /// One event of each kind, and more where an event has kinds of its own.
 pub(crate) fn events() -> Vec<Event> {
-    [set_events(), pod_events(), claim_events(), volume_events(), other_events(), node_events()].concat()
+    [set_events(), pod_events(), claim_events(), volume_events(), other_events(), node_events(), server_events()]
+        .concat()
 }
 
 fn set_events() -> Vec<Event> {
@@ -385,6 +386,16 @@ fn node_events() -> Vec<Event> {
     ]
 }
 
+fn server_events() -> Vec<Event> {
+    vec![
+        Event::ServersFounded { servers: vec![ServerId(1), ServerId(2), ServerId(3)] },
+        Event::ServerAdded { server: ServerId(4), address: "10.0.0.4:7000".into() },
+        Event::ServerPromoted { server: ServerId(4) },
+        Event::ServerAddressed { server: ServerId(1), address: "10.0.0.1:7000".into() },
+        Event::ServerRemoved { server: ServerId(2) },
+    ]
+}
+
 fn pod_report() -> PodReport {
     PodReport { pod: pod(), uid: Uid(12), status: pod_status(), has_volumes: true, is_gone: true }
 }
@@ -448,6 +459,11 @@ pub(crate) fn commands() -> Vec<Command> {
         },
         Command::NoteSilence { node, incarnation: Incarnation(2), heard_at_ms: 5 },
         Command::PassTime,
+        Command::FoundServers { servers: vec![ServerId(1), ServerId(2)] },
+        Command::AddServer { server: Some(ServerId(0)), address: "10.0.0.4:7000".into() },
+        Command::PromoteServer { server: ServerId(4) },
+        Command::AddressServer { server: ServerId(4), address: "10.0.0.4:7000".into() },
+        Command::RemoveServer { server: ServerId(4) },
     ]
 }
 
@@ -529,6 +545,7 @@ pub(crate) fn state() -> State {
         annotations: [].into(),
         spec: budget_spec(),
     });
+    server_events().iter().for_each(|event| state.apply(event));
     let uid = state.pods.get(&pod()).expect("created above").meta.uid;
     let batch = domain::Batch {
         base: state.revision,

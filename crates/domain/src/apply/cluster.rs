@@ -1,8 +1,8 @@
-//! The fold, for what belongs to the cluster rather than to a set: classes, services, budgets, nodes.
+//! The fold, for what belongs to the cluster rather than to a set: classes, services, budgets, nodes, servers.
 
 use crate::event::{Event, Registration};
-use crate::id::{Incarnation, NodeName};
-use crate::object::{Budget, Class, Node, Service, Unreachable};
+use crate::id::{Incarnation, NodeName, ServerId};
+use crate::object::{Budget, Class, Node, Server, Service, Unreachable};
 use crate::spec::Labels;
 use crate::state::{State, load};
 use std::sync::Arc;
@@ -85,6 +85,39 @@ impl State {
             }
             _ => unreachable!("apply sends only events of nodes here"),
         }
+    }
+
+    pub(super) fn apply_server(&mut self, event: &Event) {
+        match event {
+            Event::ServersFounded { servers } => {
+                self.founders.clone_from(servers);
+                servers
+                    .iter()
+                    .for_each(|server| self.insert_server(*server, Server { is_voter: true, ..Server::default() }));
+            }
+            Event::ServerAdded { server, address } => {
+                self.insert_server(*server, Server { address: address.clone(), is_voter: false });
+            }
+            Event::ServerPromoted { server } => {
+                if let Some(record) = self.servers.get_mut(server) {
+                    record.is_voter = true;
+                }
+            }
+            Event::ServerAddressed { server, address } => {
+                if let Some(record) = self.servers.get_mut(server) {
+                    record.address = address.clone();
+                }
+            }
+            Event::ServerRemoved { server } => {
+                self.servers.remove(server);
+            }
+            _ => unreachable!("apply sends only events of servers here"),
+        }
+    }
+
+    fn insert_server(&mut self, server: ServerId, record: Server) {
+        self.servers.insert(server, record);
+        self.last_server = self.last_server.max(server);
     }
 
     fn register(&mut self, name: &NodeName, incarnation: Incarnation, registration: &Registration) {

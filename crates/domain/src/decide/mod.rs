@@ -3,6 +3,7 @@
 
 mod node;
 mod pod;
+mod server;
 mod set;
 mod storage;
 
@@ -66,6 +67,11 @@ pub(crate) fn decide(state: &State, request: &Request, _at_ms: u64) -> Decision 
         Command::NoteSilence { node, incarnation, heard_at_ms } => {
             Ok(node::note_silence(state, node, *incarnation, *heard_at_ms))
         }
+        Command::FoundServers { servers } => Ok(server::found(state, servers)),
+        Command::AddServer { server, address } => server::add(state, *server, address),
+        Command::PromoteServer { server } => server::promote(state, *server),
+        Command::AddressServer { server, address } => server::readdress(state, *server, address),
+        Command::RemoveServer { server } => server::remove(state, *server),
     }
 }
 
@@ -122,7 +128,12 @@ fn target(state: &State, command: &Command) -> Option<(&'static str, String, Opt
         | Command::RegisterNode { .. }
         | Command::Report { .. }
         | Command::NoteSilence { .. }
-        | Command::PassTime => return None,
+        | Command::PassTime
+        | Command::FoundServers { .. }
+        | Command::AddServer { .. }
+        | Command::PromoteServer { .. }
+        | Command::AddressServer { .. }
+        | Command::RemoveServer { .. } => return None,
     };
     Some((kind, name, modified))
 }

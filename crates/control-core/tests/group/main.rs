@@ -1,5 +1,6 @@
 //! Stories of three servers on a network and disks of the test's making.
 
+mod members;
 mod world;
 
 use control_core::{CallError, Input, Output, Reply};

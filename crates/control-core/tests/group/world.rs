@@ -39,6 +39,7 @@ pub(crate) struct World {
     frames: BTreeMap<u64, Vec<ToAgent>>,
     closed: BTreeSet<u64>,
     restored: BTreeSet<u64>,
+    removed: BTreeSet<u64>,
     last_number: u64,
 }
 
@@ -60,6 +61,7 @@ impl World {
             frames: BTreeMap::new(),
             closed: BTreeSet::new(),
             restored: BTreeSet::new(),
+            removed: BTreeSet::new(),
             last_number: 0,
         };
         for &id in &voters {
@@ -72,7 +74,16 @@ impl World {
         world
     }
 
-    fn start(&mut self, id: u64) {
+    /// A server with an empty disk begins.
+    pub(crate) fn join(&mut self, id: u64) {
+        let first = self.configs.values().next().unwrap();
+        let config = Config { id, seed: id, ..first.clone() };
+        assert!(self.configs.insert(id, config).is_none(), "a number is never given twice");
+        self.disks.insert(id, Disk::default());
+        self.start(id);
+    }
+
+    pub(crate) fn start(&mut self, id: u64) {
         let disk = &self.disks[&id];
         let recovered = Recovered { records: disk.records.clone(), snapshot: disk.snapshot.clone() };
         let control = Control::recover(self.configs[&id].clone(), recovered).unwrap();
@@ -166,7 +177,14 @@ impl World {
             Output::Restored { .. } => {
                 self.restored.insert(id);
             }
-            Output::Compacted { .. } | Output::Applied { .. } | Output::Published(_) | Output::Role { .. } => {}
+            Output::Removed => {
+                self.removed.insert(id);
+            }
+            Output::ServersChanged { .. }
+            | Output::Compacted { .. }
+            | Output::Applied { .. }
+            | Output::Published(_)
+            | Output::Role { .. } => {}
         }
     }
 
@@ -225,6 +243,24 @@ impl World {
         let ticket = self.next_number();
         self.step_raw(id, vec![Input::Call { ticket, request }]);
         ticket
+    }
+
+    /// Asks for both before either is decided.
+    pub(crate) fn call_both(&mut self, id: u64, one: Request, two: Request) -> (u64, u64) {
+        let (first, second) = (self.next_number(), self.next_number());
+        let call = |ticket, request| Input::Call { ticket, request };
+        self.step_raw(id, vec![call(first, one), call(second, two)]);
+        (first, second)
+    }
+
+    pub(crate) fn transfer(&mut self, id: u64, to: Option<u64>) -> u64 {
+        let ticket = self.next_number();
+        self.step_raw(id, vec![Input::TransferLeader { ticket, to }]);
+        ticket
+    }
+
+    pub(crate) fn knows_that_it_is_removed(&self, id: u64) -> bool {
+        self.removed.contains(&id)
     }
 
     pub(crate) fn read(&mut self, id: u64) -> u64 {
