@@ -25,7 +25,7 @@ use crate::probe::{self, Probe};
 use crate::process::{self, Adoption, Handle, RunSpec, Surroundings};
 use crate::sandbox::of_pod::{Surface, is_mount_path};
 use crate::sandbox::{self, Sandbox, SandboxKind, SandboxVolume};
-use crate::shim::{ExitStatus, KILLED_CODE};
+use crate::shim::{ExitStatus, KILLED_CODE, SHIM_FILE, ShimFile};
 
 /// What the agent wants to know of an attempt when it comes back; in the attempt's directory.
 const ABOUT_FILE: &str = "about.json";
@@ -150,6 +150,17 @@ pub(crate) async fn adopt(
         return Some((LiveContainer { name, attempt, runs, started_at_ms, state }, container));
     }
     None
+}
+
+/// The address at which a pod's containers listen, if one of them runs.
+pub(crate) fn running_address(pod_dir: &Path) -> Option<Ipv4Addr> {
+    let last = |name: &String| layout::attempts(pod_dir, name).last().copied();
+    layout::containers(pod_dir).iter().find_map(|name| {
+        let dir = process::attempt_dir(pod_dir, name, last(name)?);
+        let shim: ShimFile = files::read_json(&dir.join(SHIM_FILE)).ok()??;
+        let about: About = files::read_json(&dir.join(ABOUT_FILE)).ok()??;
+        about.address.filter(|_| shim.container.is_alive())
+    })
 }
 
 /// Checks a container once. The error is a sentence for people.

@@ -1,5 +1,6 @@
 //! The node shell: processes, volumes, probes; drives agent-core.
 
+pub mod archive;
 pub mod beside;
 pub mod config;
 mod containers;

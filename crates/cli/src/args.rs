@@ -88,6 +88,10 @@ pub(crate) enum Verb {
     Logs(Logs),
     /// Run a command in a container: exec [-it] POD [-c CONTAINER] -- COMMAND…
     Exec(Exec),
+    /// Copy a file or a directory: cp POD:PATH PATH, or cp PATH POD:PATH.
+    Cp(Cp),
+    /// Lead ports here to ports of a pod, until Ctrl-C.
+    PortForward(PortForward),
     /// Wait until something holds.
     Wait(Wait),
     /// Why an object is as it is, and what would end it.
@@ -465,7 +469,7 @@ pub(crate) struct Logs {
 
 #[derive(Debug, Args)]
 pub(crate) struct Exec {
-    /// POD or pod/POD.
+    /// POD or pod/POD; of sts/NAME or svc/NAME, the first pod that is ready.
     pub(crate) pod: String,
     #[arg(short, long, default_value = "", hide_default_value = true)]
     pub(crate) container: String,
@@ -478,6 +482,30 @@ pub(crate) struct Exec {
     /// The command and its arguments.
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cp {
+    /// What is copied: PATH, or [NAMESPACE/]POD:PATH.
+    pub(crate) source: String,
+    /// Where to. A file goes into a directory that is there, and so does what is copied to a pod; a directory that is
+    /// copied from a pod is merged with it.
+    pub(crate) target: String,
+    /// Which container; not needed where there is one.
+    #[arg(short, long, default_value = "", hide_default_value = true)]
+    pub(crate) container: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PortForward {
+    /// POD or pod/POD; of sts/NAME or svc/NAME, the first pod that is ready.
+    pub(crate) target: String,
+    /// [LOCAL:]REMOTE; :REMOTE finds a free port here. A port of a service leads to the pod's.
+    #[arg(required = true)]
+    pub(crate) ports: Vec<String>,
+    /// Where to listen: addresses of this machine, or localhost.
+    #[arg(long, default_value = "localhost", value_delimiter = ',')]
+    pub(crate) address: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -16,8 +16,7 @@ use tonic::Streaming;
 use crate::args::Exec;
 use crate::connect::Session;
 use crate::error::CliError;
-use crate::fetch::read;
-use crate::observe::pod_name;
+use crate::pick;
 use crate::print;
 
 /// How many pieces of what is typed may wait to be sent; then nothing more is read.
@@ -28,15 +27,13 @@ const SIGNAL_BASE: i32 = 128;
 
 /// Runs a command beside a container; its exit code is the answer.
 pub(crate) async fn exec(session: &Session, args: &Exec, namespace: &str) -> Result<u8, CliError> {
-    let name = pod_name(&args.pod)?;
     let is_terminal = std::io::stdin().is_terminal();
     if args.tty && args.stdin && !is_terminal {
         print::note("standard input is no terminal, so the command gets none");
     }
     let has_terminal = args.tty && (is_terminal || !args.stdin);
-    // Finds a server that answers, without having begun anything.
-    let request = v1::GetRequest { namespace: namespace.to_owned(), name: name.clone(), stale: false };
-    read!(session, PodsClient.get(request))?;
+    // Finds a server that answers, too, without having begun anything.
+    let name = pick::one_pod_name(session, namespace, &args.pod).await?;
 
     let (requests, stream) = mpsc::channel(REQUESTS_MAX);
     let start = v1::ExecStart {

@@ -19,6 +19,7 @@ mod change;
 mod child;
 pub mod cluster;
 mod connect;
+mod cp;
 mod describe;
 mod diff;
 mod drain;
@@ -30,6 +31,8 @@ mod listing;
 mod local;
 mod modify;
 mod observe;
+mod pick;
+mod port_forward;
 mod print;
 mod resource;
 mod rollout;
@@ -51,6 +54,7 @@ pub fn main() -> ExitCode {
         Some("container-init") => Some(agent::shim::run_container_init),
         Some("container-exec") => Some(agent::sandbox::run_container_exec),
         Some("workload") => Some(agent::workload::run_workload),
+        Some("archive") => Some(agent::archive::run_archive),
         _ => None,
     };
     if let Some(run) = child {
@@ -128,6 +132,8 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         }
         Verb::Rollout(verb) => rollout::run(&address.connect(), &verb, namespace, id).await,
         Verb::Logs(args) => observe::logs(&address.connect(), &args, namespace).await,
+        Verb::Cp(args) => cp::cp(&address.connect(), &args, namespace).await,
+        Verb::PortForward(args) => port_forward::port_forward(address.connect(), &args, namespace).await,
         Verb::Wait(args) => observe::wait(&address.connect(), &args, namespace).await,
         Verb::Why { target } => observe::why(&address.connect(), &target, namespace).await,
         Verb::Events(args) => observe::events(&address.connect(), &args, given_namespace).await,

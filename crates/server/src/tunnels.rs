@@ -1,4 +1,4 @@
-//! Tunnels to agents: ways for content (logs, later terminals and ports) that pass by the core and its log.
+//! Tunnels to agents: ways for content (logs, terminals, files, ports) that pass by the core and its log.
 //! Never looks at the content.
 //!
 //! Only the leader has a line to an agent, its session. Over the line it asks for a tunnel, and the agent opens it: a
@@ -91,6 +91,8 @@ pub(crate) struct Tunnel {
 pub(crate) enum Piece {
     Data(Bytes),
     Errors(Bytes),
+    /// No more data follows.
+    DataEnd,
     /// It ended well.
     End {
         exit_code: i32,
@@ -120,6 +122,7 @@ impl Tunnel {
             match self.incoming.message().await {
                 Ok(Some(TunnelFrame { frame: Some(Frame::Data(data)) })) => return Ok(Piece::Data(data)),
                 Ok(Some(TunnelFrame { frame: Some(Frame::Errors(data)) })) => return Ok(Piece::Errors(data)),
+                Ok(Some(TunnelFrame { frame: Some(Frame::DataEnd(_)) })) => return Ok(Piece::DataEnd),
                 Ok(Some(TunnelFrame { frame: Some(Frame::End(end)) })) => return ended(&end),
                 // A later version's.
                 Ok(Some(_)) => {}
@@ -311,7 +314,7 @@ impl Tunnels {
     fn permit(&self) -> Result<OwnedSemaphorePermit, Status> {
         Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
             let text = format!(
-                "{TUNNELS_MAX} streams of logs and commands are open through server {}, and it takes no more",
+                "{TUNNELS_MAX} streams of logs, commands and connections are open through server {}, and it takes no more",
                 self.id
             );
             status::status(Code::ResourceExhausted, "TooManyTunnels", text, &[])

@@ -59,6 +59,8 @@ fn a_command_runs_beside_its_container_through_every_server() {
         assert_eq!(exec(&["sh", "-c", "kill -9 $$"]).code, Some(137));
         let missing = exec(&["no-such-program"]);
         assert!(missing.code == Some(127) && missing.stderr.contains("cannot run no-such-program"), "{missing:#?}");
+        let said = cluster.run(&["--cluster", &address, "exec", "sts/web", "--", "sh", "-c", "echo $POD_NAME"]);
+        assert_eq!(said.stdout, "web-0\n", "{said:#?}");
         // Without -i there is nothing to read.
         assert_eq!(exec(&["cat"]).code, Some(0));
 
@@ -70,7 +72,8 @@ fn a_command_runs_beside_its_container_through_every_server() {
     for (arguments, part) in [
         (["exec", "web-7", "--", "true"], "not found"),
         (["exec", "web-0", "-cother", "--"], "required"),
-        (["exec", "sts/web", "--", "true"], "this is for pods"),
+        (["exec", "node/n1", "--", "true"], "this is for pods"),
+        (["exec", "svc/none", "--", "true"], "not found"),
     ] {
         let said = cluster.run(&arguments);
         assert!(matches!(said.code, Some(1 | 2)) && said.stderr.contains(part), "{said:#?}");

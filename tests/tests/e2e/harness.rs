@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// How long any condition may take before a test fails; generous, since machines that build are busy.
@@ -327,6 +328,57 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         let said = self.run(&["down", "--data-dir", &self.data_dir(), "--purge"]);
         assert!(said.code == Some(0) || std::thread::panicking(), "down failed: {said:#?}");
+    }
+}
+
+/// The binary, running beside the test.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Follower {
+    pub(crate) fn start(cluster: &Cluster, arguments: &[&str]) -> Self {
+        let mut command = cluster.command(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, lines }
+    }
+
+    /// Waits for a line.
+    #[track_caller]
+    pub(crate) fn expect(&self, wanted: &str) {
+        while self.next_line("") != wanted {}
+    }
+
+    /// Waits for a line that begins in this way.
+    #[track_caller]
+    pub(crate) fn next_line(&self, beginning: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|_| panic!("no line that begins with {beginning:?} comes"));
+            if line.starts_with(beginning) {
+                return line;
+            }
+        }
+    }
+
+    pub(crate) fn id(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    /// Waits for its end, and returns what it said since.
+    #[track_caller]
+    pub(crate) fn end(mut self, cluster: &Cluster) -> Said {
+        cluster.wait("it ends", || self.child.try_wait().expect("a child can be waited for").is_some());
+        let mut stderr = String::new();
+        self.child.stderr.take().expect("stderr is a pipe").read_to_string(&mut stderr).expect("stderr is text");
+        let stdout = self.lines.iter().collect::<Vec<_>>().join("\n");
+        let code = self.child.wait().expect("a child can be waited for").code();
+        Said { code, stdout, stderr }
     }
 }
 

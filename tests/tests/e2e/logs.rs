@@ -1,9 +1,6 @@
 //! What containers write, read through every server; and what is said when it cannot be read.
 
-use crate::harness::{Cluster, Said};
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, Stdio};
-use std::sync::mpsc;
+use crate::harness::{Cluster, Follower};
 
 /// Says hello, counts for ever, and says goodbye.
 const TALKER: &str = "apiVersion: apps/v1
@@ -31,41 +28,6 @@ spec:
         image: busybox
         command: [sh, -c, echo aside; exec sleep 100000]
 ";
-
-/// A `logs -f` that runs beside the test.
-struct Follower {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Follower {
-    fn start(cluster: &Cluster, arguments: &[&str]) -> Self {
-        let mut command = cluster.command(arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
-        let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { child, lines }
-    }
-
-    /// Waits for a line.
-    #[track_caller]
-    fn expect(&self, wanted: &str) {
-        let bound = crate::harness::PATIENCE;
-        while self.lines.recv_timeout(bound).unwrap_or_else(|_| panic!("{wanted} does not come")) != wanted {}
-    }
-
-    /// Waits for its end, and returns what it said since.
-    #[track_caller]
-    fn end(mut self, cluster: &Cluster) -> Said {
-        cluster.wait("logs -f ends", || self.child.try_wait().expect("a child can be waited for").is_some());
-        let mut stderr = String::new();
-        self.child.stderr.take().expect("stderr is a pipe").read_to_string(&mut stderr).expect("stderr is text");
-        let stdout = self.lines.iter().collect::<Vec<_>>().join("\n");
-        let code = self.child.wait().expect("a child can be waited for").code();
-        Said { code, stdout, stderr }
-    }
-}
 
 fn talker() -> Cluster {
     let cluster = Cluster::up();

@@ -10,6 +10,7 @@ fn main() -> ExitCode {
         Some("container-init") => agent::shim::run_container_init(args),
         Some("container-exec") => agent::sandbox::run_container_exec(args),
         Some("workload") => agent::workload::run_workload(args),
+        Some("archive") => agent::archive::run_archive(args),
         _ => ExitCode::from(2),
     }
 }

@@ -1,8 +1,10 @@
 //! Tunnels: calls that the agent opens because a server asked for one, each on a connection of its own.
 //! Never carries what the core has to know.
 
+mod copy;
 mod exec;
 mod logs;
+mod port;
 
 use std::sync::Arc;
 
@@ -117,6 +119,8 @@ async fn work(
             () = until_closed(incoming) => None,
         },
         Some(What::Exec(wish)) => exec::exec(&site, pod, &container, wish, outgoing, incoming).await,
+        Some(What::Copy(wish)) => copy::copy(&site, pod, &container, &wish, outgoing, incoming).await,
+        Some(What::Port(wish)) => port::forward(&site, pod, wish.port, outgoing, incoming).await,
         None => {
             let message = "the agent's version does not know what the tunnel is for".to_owned();
             Some(End::failed(Code::Unimplemented, "UnknownTunnel", message))

@@ -1,17 +1,17 @@
-//! Commands beside containers: finds the pod's node, and passes on what is typed and written. Never keeps any of it.
+//! Commands beside containers, and copies, which are made by one. Only converts.
 
-use super::{Api, key_of, logs};
+use super::Api;
+use super::stream::{Replies, carry, first, open};
 use crate::status;
-use crate::tunnels::{FRAMES_MAX, Piece, Tunnel};
+use crate::tunnels::Piece;
 use api::internal::tunnel_frame::Frame;
 use api::internal::tunnel_request::What;
-use api::internal::{ExecWish, TerminalSize, TunnelFrame, TunnelRequest};
-use api::v1::exec_reply::Content as Reply;
-use api::v1::exec_request::Content;
-use api::v1::{ExecReply, ExecRequest, ExecStart, ExecTerminalSize};
-use tokio::sync::mpsc;
+use api::internal::{CopyWish, ExecWish, TerminalSize};
+use api::v1::{
+    CopyReply, CopyRequest, ExecReply, ExecRequest, ExecTerminalSize, copy_reply, copy_request, exec_reply,
+    exec_request,
+};
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 /// Runs a command beside a container.
@@ -19,74 +19,66 @@ pub(super) async fn exec(
     api: &Api,
     mut requests: Streaming<ExecRequest>,
     until: Instant,
-) -> Result<ReceiverStream<Result<ExecReply, Status>>, Status> {
-    let first = tokio::time::timeout_at(until, requests.message()).await;
-    let first = first.map_err(|_| Status::deadline_exceeded("nothing was asked for in time"))??;
-    let Some(ExecRequest { content: Some(Content::Start(start)) }) = first else {
+) -> Result<Replies<ExecReply>, Status> {
+    let Some(exec_request::Content::Start(start)) = first(&mut requests, until).await?.content else {
         return Err(status::invalid("start", "must be given first"));
     };
-    let tunnel = open(api, start, until).await?;
-    let (replies, stream) = mpsc::channel(FRAMES_MAX);
-    tokio::spawn(pass_on_requests(requests, tunnel.mouth()));
-    tokio::spawn(pass_on_replies(tunnel, replies));
-    Ok(ReceiverStream::new(stream))
-}
-
-async fn open(api: &Api, start: ExecStart, until: Instant) -> Result<Tunnel, Status> {
-    let key = key_of(&start.namespace, &start.name)?;
     if start.command.first().is_none_or(String::is_empty) {
         return Err(status::invalid("start.command", "must be given"));
     }
-    let state = api.read(false, until).await?;
-    let pod = state.pods.get(&key).ok_or_else(|| status::not_found("pod", key.name.as_str()))?;
-    let container = logs::container_of(&key, pod, &start.container)?;
-    let Some(binding) = &pod.binding else { return Err(logs::waiting(&state, &key, &container)) };
     let (command, stdin, tty) = (start.command, start.stdin, start.tty);
-    let request = TunnelRequest {
-        node: binding.node.to_string(),
-        pod: pod.meta.uid.0,
-        container,
-        what: Some(What::Exec(ExecWish { command, stdin, tty, size: start.size.map(size) })),
-    };
-    api.tunnels.open(request, until).await
+    let what = What::Exec(ExecWish { command, stdin, tty, size: start.size.map(size) });
+    let tunnel = open(api, [&start.namespace, &start.name], Some(&start.container), what, until).await?;
+    Ok(carry(requests, tunnel, exec_frame, |piece| Some(ExecReply { content: Some(exec_content(piece)?) })))
 }
 
-/// At the pace of the command. What is typed ends with the requests; the command, when nobody reads the replies.
-async fn pass_on_requests(mut requests: Streaming<ExecRequest>, mouth: mpsc::WeakSender<TunnelFrame>) {
-    loop {
-        let (frame, is_last) = match requests.message().await {
-            Ok(Some(ExecRequest { content: Some(Content::Stdin(data)) })) => (Frame::Data(data.into()), false),
-            Ok(Some(ExecRequest { content: Some(Content::Resize(to)) })) => (Frame::Resize(size(to)), false),
-            Ok(Some(ExecRequest { content: Some(Content::Start(_)) | None })) => continue,
-            Ok(None) | Err(_) => (Frame::DataEnd(true), true),
-        };
-        let Some(outgoing) = mouth.upgrade() else { return };
-        if outgoing.send(TunnelFrame { frame: Some(frame) }).await.is_err() || is_last {
-            return;
-        }
+fn exec_frame(request: ExecRequest) -> Option<Frame> {
+    match request.content? {
+        exec_request::Content::Start(_) => None,
+        exec_request::Content::Stdin(data) => Some(Frame::Data(data.into())),
+        exec_request::Content::Resize(to) => Some(Frame::Resize(size(to))),
     }
 }
 
-/// As long as there is a reader, at the reader's pace.
-async fn pass_on_replies(mut tunnel: Tunnel, replies: mpsc::Sender<Result<ExecReply, Status>>) {
-    loop {
-        let next = tokio::select! {
-            () = replies.closed() => return,
-            next = tunnel.next() => next,
-        };
-        let (reply, is_last) = match next {
-            Ok(Piece::Data(data)) => (Ok(Reply::Stdout(data.into())), false),
-            Ok(Piece::Errors(data)) => (Ok(Reply::Stderr(data.into())), false),
-            Ok(Piece::End { exit_code }) => (Ok(Reply::ExitCode(exit_code)), true),
-            Err(why) => (Err(why), true),
-        };
-        let reply = reply.map(|content| ExecReply { content: Some(content) });
-        if replies.send(reply).await.is_err() || is_last {
-            return;
-        }
+fn exec_content(piece: Piece) -> Option<exec_reply::Content> {
+    match piece {
+        Piece::Data(data) => Some(exec_reply::Content::Stdout(data.into())),
+        Piece::Errors(data) => Some(exec_reply::Content::Stderr(data.into())),
+        Piece::DataEnd => None,
+        Piece::End { exit_code } => Some(exec_reply::Content::ExitCode(exit_code)),
     }
 }
 
 const fn size(size: ExecTerminalSize) -> TerminalSize {
     TerminalSize { columns: size.columns, rows: size.rows }
+}
+
+/// Copies files to or from a container.
+pub(super) async fn copy(
+    api: &Api,
+    mut requests: Streaming<CopyRequest>,
+    until: Instant,
+) -> Result<Replies<CopyReply>, Status> {
+    let Some(copy_request::Content::Start(start)) = first(&mut requests, until).await?.content else {
+        return Err(status::invalid("start", "must be given first"));
+    };
+    if start.path.is_empty() || start.path.contains('\0') {
+        return Err(status::invalid("start.path", "must be a path"));
+    }
+    let what = What::Copy(CopyWish { path: start.path, to_container: start.to_container });
+    let tunnel = open(api, [&start.namespace, &start.name], Some(&start.container), what, until).await?;
+    let frame = |request: CopyRequest| match request.content? {
+        copy_request::Content::Start(_) => None,
+        copy_request::Content::Data(data) => Some(Frame::Data(data.into())),
+    };
+    Ok(carry(requests, tunnel, frame, |piece| Some(CopyReply { content: Some(copy_content(piece)?) })))
+}
+
+fn copy_content(piece: Piece) -> Option<copy_reply::Content> {
+    match piece {
+        Piece::Data(data) => Some(copy_reply::Content::Data(data.into())),
+        Piece::Errors(data) => Some(copy_reply::Content::Errors(data.into())),
+        Piece::DataEnd => None,
+        Piece::End { exit_code } => Some(copy_reply::Content::IsComplete(exit_code == 0)),
+    }
 }

@@ -56,6 +56,7 @@ async fn pass_on(
         };
         let reply = match next {
             Ok(Piece::Data(data) | Piece::Errors(data)) => Ok(LogsReply { data: data.into() }),
+            Ok(Piece::DataEnd) => continue,
             Ok(Piece::End { .. }) => return,
             Err(why) => {
                 // The reader may have left in this very moment.

@@ -9,11 +9,13 @@ mod history;
 mod logs;
 mod nodes;
 mod pods;
+mod port_forward;
 mod selector;
 #[allow(clippy::module_inception, reason = "the service is called Services")]
 mod services;
 mod stateful_sets;
 mod storage;
+mod stream;
 
 use crate::ServerConfig;
 use crate::forward::Forward;

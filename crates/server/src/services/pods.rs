@@ -2,15 +2,16 @@
 
 use super::change::Change;
 use super::selector::Filter;
-use super::{Api, delete_reply, exec, key_of, logs};
+use super::stream::Replies;
+use super::{Api, delete_reply, exec, key_of, logs, port_forward};
 use crate::forward::deadline;
 use crate::status;
 use api::convert::pod_to_wire;
 use api::v1::{
-    DeletePodRequest, DeleteReply, EvictPodRequest, ExecReply, ExecRequest, GetRequest, ListPodsReply, ListRequest,
-    LogsReply, LogsRequest, MarkRequest, PodReply, pods_server,
+    CopyReply, CopyRequest, DeletePodRequest, DeleteReply, EvictPodRequest, ExecReply, ExecRequest, GetRequest,
+    ListPodsReply, ListRequest, LogsReply, LogsRequest, MarkRequest, PodReply, PortForwardReply, PortForwardRequest,
+    pods_server,
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// The service.
@@ -19,8 +20,10 @@ pub(super) struct Pods(pub(super) Api);
 
 #[tonic::async_trait]
 impl pods_server::Pods for Pods {
-    type ExecStream = ReceiverStream<Result<ExecReply, Status>>;
-    type LogsStream = ReceiverStream<Result<LogsReply, Status>>;
+    type CopyStream = Replies<CopyReply>;
+    type ExecStream = Replies<ExecReply>;
+    type LogsStream = Replies<LogsReply>;
+    type PortForwardStream = Replies<PortForwardReply>;
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<PodReply>, Status> {
         let (until, request) = (deadline(&request), request.into_inner());
@@ -71,6 +74,19 @@ impl pods_server::Pods for Pods {
     async fn exec(&self, request: Request<Streaming<ExecRequest>>) -> Result<Response<Self::ExecStream>, Status> {
         let (until, requests) = (deadline(&request), request.into_inner());
         Ok(Response::new(exec::exec(&self.0, requests, until).await?))
+    }
+
+    async fn copy(&self, request: Request<Streaming<CopyRequest>>) -> Result<Response<Self::CopyStream>, Status> {
+        let (until, requests) = (deadline(&request), request.into_inner());
+        Ok(Response::new(exec::copy(&self.0, requests, until).await?))
+    }
+
+    async fn port_forward(
+        &self,
+        request: Request<Streaming<PortForwardRequest>>,
+    ) -> Result<Response<Self::PortForwardStream>, Status> {
+        let (until, requests) = (deadline(&request), request.into_inner());
+        Ok(Response::new(port_forward::port_forward(&self.0, requests, until).await?))
     }
 
     async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
