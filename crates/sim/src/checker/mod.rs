@@ -2,26 +2,60 @@
 //! (`semantics D1-2`). It reads facts and the log; it never looks into a process, and never calls what it judges.
 //! `docs/checkers.md` lists them all.
 
+mod acknowledged_is_durable;
+mod at_rest;
+mod attachments;
+mod claims;
+mod cordon;
+mod creation;
 mod data_continuity;
+mod deleted_set_inert;
+mod grace;
+mod holds;
+mod linearizable;
 mod one_live_pod;
 mod ordered_create;
 mod ordered_delete;
+mod parallel_independence;
 mod partition_alone_changes_nothing;
+mod registers;
 mod replacement_needs_evidence;
+mod request_once;
+mod revisions;
 mod rollout;
 mod single_writer;
+mod stale_agents_obey;
+mod state_equals_fold;
+mod watches;
 
 #[cfg(test)]
 mod story;
 
+pub use acknowledged_is_durable::AcknowledgedIsDurable;
+pub use at_rest::{Explained, Liveness, NothingLeaks};
+pub use attachments::Attachments;
+pub use claims::{Claims, ClaimsFit};
+pub use cordon::Cordon;
+pub use creation::{ClaimsFirst, Scope, TemplatePurity};
 pub use data_continuity::DataContinuity;
+pub use deleted_set_inert::DeletedSetInert;
+pub use grace::Grace;
+pub use holds::Holds;
+pub use linearizable::Linearizable;
 pub use one_live_pod::OneLivePod;
 pub use ordered_create::OrderedCreate;
 pub use ordered_delete::OrderedDelete;
+pub use parallel_independence::ParallelIndependence;
 pub use partition_alone_changes_nothing::PartitionAloneChangesNothing;
+pub use registers::Registers;
 pub use replacement_needs_evidence::ReplacementNeedsEvidence;
+pub use request_once::RequestOnce;
+pub use revisions::Revisions;
 pub use rollout::{OnDeleteSilence, UpdateBudget, UpdateVictim};
 pub use single_writer::SingleWriter;
+pub use stale_agents_obey::StaleAgentsObey;
+pub use state_equals_fold::{GaplessRevisions, StateEqualsFold};
+pub use watches::Watches;
 
 use crate::history::Fact;
 use crate::scene::Scene;
@@ -34,7 +68,41 @@ use std::sync::Arc;
 /// A fresh instance of every checker.
 #[must_use]
 pub fn all() -> Vec<Box<dyn Checker>> {
-    vec![Box::<OneLivePod>::default(), Box::<ReplacementNeedsEvidence>::default()]
+    vec![
+        Box::<OneLivePod>::default(),
+        Box::<ReplacementNeedsEvidence>::default(),
+        Box::<PartitionAloneChangesNothing>::default(),
+        Box::<SingleWriter>::default(),
+        Box::<DataContinuity>::default(),
+        Box::<OrderedCreate>::default(),
+        Box::<OrderedDelete>::default(),
+        Box::<UpdateVictim>::default(),
+        Box::<UpdateBudget>::default(),
+        Box::<OnDeleteSilence>::default(),
+        Box::<Scope>::default(),
+        Box::<TemplatePurity>::default(),
+        Box::<ClaimsFirst>::default(),
+        Box::<DeletedSetInert>::default(),
+        Box::<Revisions>::default(),
+        Box::<Claims>::default(),
+        Box::<ClaimsFit>::default(),
+        Box::<Attachments>::default(),
+        Box::<Cordon>::default(),
+        Box::<Grace>::default(),
+        Box::<StaleAgentsObey>::default(),
+        Box::<Holds>::default(),
+        Box::<ParallelIndependence>::default(),
+        Box::<AcknowledgedIsDurable>::default(),
+        Box::<RequestOnce>::default(),
+        Box::<StateEqualsFold>::default(),
+        Box::<GaplessRevisions>::default(),
+        Box::<Watches>::default(),
+        Box::<Linearizable>::default(),
+        Box::<Registers>::default(),
+        Box::<Liveness>::default(),
+        Box::<NothingLeaks>::default(),
+        Box::<Explained>::default(),
+    ]
 }
 
 /// A promise that was broken.
@@ -150,4 +218,22 @@ fn is_available(pod: &Pod) -> bool {
 /// The pod that a set has at an ordinal, if it is its own.
 fn member<'a>(state: &'a State, key: &Key, set: &Set, ordinal: domain::id::Ordinal) -> Option<&'a Arc<Pod>> {
     state.pods.get(&key.pod(ordinal)).filter(|pod| pod.owner == Some(set.meta.uid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_checker_has_a_name_of_its_own_and_a_row_in_the_documents() {
+        let table = include_str!("../../../../docs/checkers.md");
+        let names: BTreeSet<_> = all().iter().map(|checker| checker.name()).collect();
+        assert_eq!(names.len(), all().len());
+        for name in names.iter().chain(&[crate::judge::ONE_HISTORY]) {
+            assert!(table.contains(&format!("| `{name}` |")), "docs/checkers.md has no row of {name}");
+        }
+        let row_count = table.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(row_count, names.len() + 1, "docs/checkers.md has rows of checkers that are not there");
+    }
 }

@@ -1,7 +1,6 @@
 //! Histories for the tests of checkers. What is legal is decided by the domain itself, as a leader would; what is not
 //! is written by hand.
 
-#![allow(dead_code, reason = "each checker's tests use their own part")]
 use super::{Checker, Violation};
 use crate::history::{Answer, Fact, Question, What};
 use crate::judge::Judge;
@@ -39,6 +38,13 @@ pub(crate) fn template(image: &str) -> Arc<Template> {
         grace_ms: 30_000,
         ..Template::default()
     })
+}
+
+/// A client's wish for another number of replicas, under a request id.
+pub(crate) fn change(id: &str) -> Question {
+    let command = Command::ScaleSet { set: key("web"), replicas: 1, current: None, force_unready: false };
+    let id = Some(RequestId::new(id));
+    Question::Change(Arc::new(Request { actor: "user".into(), id, expected: None, command }))
 }
 
 /// A set with a claim for each pod.
@@ -171,6 +177,12 @@ impl Story {
     pub(crate) fn says(&mut self, pod: &str, phase: Phase, is_ready: bool) {
         let container = ContainerStatus { name: "main".into(), is_running: is_ready, is_ready, ..Default::default() };
         let status = PodStatus { phase, is_ready, containers: vec![container], ..PodStatus::default() };
+        self.reports(pod, PodReport { status, has_volumes: true, ..PodReport::default() });
+    }
+
+    /// The pod's agent reports why it is not ready.
+    pub(crate) fn says_why(&mut self, pod: &str, reason: &str) {
+        let status = PodStatus { phase: Phase::Running, reason: reason.into(), ..PodStatus::default() };
         self.reports(pod, PodReport { status, has_volumes: true, ..PodReport::default() });
     }
 
@@ -318,6 +330,12 @@ impl Story {
         assert_eq!(self.violation, None);
         let (_, judged_count) = self.judge.counts()[1];
         assert!(0 < judged_count, "the checker had nothing to judge");
+    }
+
+    /// Nothing is wrong so far.
+    #[track_caller]
+    pub(crate) fn holds_so_far(&self) {
+        assert_eq!(self.violation, None);
     }
 
     /// The checker found what is wrong.

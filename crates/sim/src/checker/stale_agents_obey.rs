@@ -1,0 +1,270 @@
+//! `stale-agents-obey` (semantics D8 to D10): a node ends what it had before it starts anything new, nobody believes
+//! what it says of pods that are not its own, and it starts only what the log has given to it.
+
+use super::{Checker, Committed, Step};
+use crate::history::{Fact, What};
+use crate::scene::{Scene, is_evidence};
+use domain::Event;
+use domain::id::{Incarnation, Key, NodeName, Revision, Uid};
+use domain::object::PodStatus;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An answer to a report may be so late that the node was superseded meanwhile.
+const ANSWER_MS_MAX: u64 = 10_000;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct StaleAgentsObey {
+    judged_count: u64,
+    has_begun: bool,
+    /// Where each pod was bound, and the revision that said so.
+    bound: BTreeMap<Uid, (NodeName, Revision)>,
+    /// Pods that the log does not have any more.
+    removed: BTreeMap<Uid, Removal>,
+    /// Pods that have had a process.
+    started: BTreeSet<Uid>,
+    /// Each start of each node, and when it was superseded by the next.
+    superseded: BTreeMap<(NodeName, Incarnation), u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Removal {
+    revision: Revision,
+    is_evident: bool,
+}
+
+impl Checker for StaleAgentsObey {
+    fn name(&self) -> &'static str {
+        "stale-agents-obey"
+    }
+
+    fn judged_count(&self) -> u64 {
+        self.judged_count
+    }
+
+    fn on_fact(&mut self, scene: &Scene, fact: &Fact) -> Result<(), String> {
+        match &fact.what {
+            What::ProcessStarted { node, pod, uid, .. } => self.on_started(scene, node, pod, *uid),
+            What::ReportAccepted { node, incarnation, server } => {
+                self.judged_count += 1;
+                match self.superseded.get(&(node.clone(), *incarnation)) {
+                    Some(at_ms) if at_ms + ANSWER_MS_MAX < fact.at_ms => Err(format!(
+                        "server {server} accepted a report of {node} for incarnation {incarnation}, which ended at {at_ms} ms"
+                    )),
+                    Some(_) | None => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn on_committed(&mut self, scene: &Scene, committed: &Committed<'_>) -> Result<(), String> {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            let bound = committed.before.pods.values().filter_map(|pod| {
+                pod.binding.as_ref().map(|binding| (pod.meta.uid, (binding.node.clone(), committed.before.revision)))
+            });
+            self.bound.extend(bound);
+            self.started.extend(committed.before.pods.values().map(|pod| pod.meta.uid));
+        }
+        for step in committed.steps() {
+            self.judge(scene, committed, step)?;
+        }
+        Ok(())
+    }
+}
+
+impl StaleAgentsObey {
+    fn judge(&mut self, scene: &Scene, committed: &Committed<'_>, step: Step<'_>) -> Result<(), String> {
+        let revision = step.after.revision;
+        match step.event {
+            Event::PodBound { pod, node, .. } => {
+                if let Some(record) = step.after.pods.get(pod) {
+                    self.bound.insert(record.meta.uid, (node.clone(), revision));
+                }
+            }
+            Event::PodRemoved { uid, cause, .. } => {
+                self.removed.insert(*uid, Removal { revision, is_evident: is_evidence(cause) });
+            }
+            Event::NodeRegistered { node, .. } | Event::NodeRemoved { node } => {
+                if let Some(former) = step.before.nodes.get(node) {
+                    self.superseded.insert((node.clone(), former.incarnation), committed.at_ms);
+                }
+            }
+            Event::PodReported { pod, uid, status } => {
+                self.judged_count += 1;
+                judge_word(committed, step, pod, *uid)?;
+                self.judge_ready(pod, *uid, status)?;
+            }
+            Event::LeftoversEnded { node, ended } => {
+                self.judged_count += 1;
+                if committed.agent() != Some(node.as_str()) {
+                    return Err(format!("{} said that leftovers of {node} have ended", committed.batch.actor));
+                }
+                if let Some(uid) = ended.iter().find(|uid| scene.live.contains_key(&(**uid, node.clone()))) {
+                    return Err(format!("{node} said that uid {uid} has ended, and it still lives there"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn judge_ready(&self, pod: &Key, uid: Uid, status: &PodStatus) -> Result<(), String> {
+        if status.is_ready && !self.started.contains(&uid) {
+            return Err(format!("pod {pod} (uid {uid}) was called ready, and never had a process"));
+        }
+        Ok(())
+    }
+
+    fn on_started(&mut self, scene: &Scene, node: &NodeName, pod: &Key, uid: Uid) -> Result<(), String> {
+        self.judged_count += 1;
+        let is_new = self.started.insert(uid);
+        let Some((home, since)) = self.bound.get(&uid) else {
+            return Err(format!("pod {pod} (uid {uid}) was started on {node}, and no node was ever given it"));
+        };
+        if home != node {
+            return Err(format!("pod {pod} (uid {uid}) was started on {node}, and was given to {home}"));
+        }
+        if self.removed.get(&uid).is_some_and(|removal| removal.is_evident) {
+            return Err(format!("pod {pod} (uid {uid}) was started on {node} after it was known to have ended"));
+        }
+        if !is_new {
+            return Ok(());
+        }
+        // Whoever was told of the new pod was told of everything before it.
+        let must_be_over = |other: &Uid| self.removed.get(other).is_some_and(|removal| removal.revision < *since);
+        let leftover = scene.live.iter().find(|((other, home), _)| home == node && must_be_over(other));
+        match leftover {
+            Some(((other, _), living)) => Err(format!(
+                "pod {pod} (uid {uid}) was started on {node} before uid {other} of pod {} was ended there",
+                living.pod
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Only the agent of the very start of the node that has a pod is believed about it (semantics D9).
+fn judge_word(committed: &Committed<'_>, step: Step<'_>, key: &Key, uid: Uid) -> Result<(), String> {
+    let Some(binding) = step.before.pod(key, uid).and_then(|pod| pod.binding.as_ref()) else {
+        return Err(format!("pod {key} (uid {uid}) was reported, and is not there or has no node"));
+    };
+    if committed.agent() != Some(binding.node.as_str()) {
+        return Err(format!("pod {key} is on {}, and {} reported it", binding.node, committed.batch.actor));
+    }
+    let current = step.before.nodes.get(&binding.node).map(|node| node.incarnation);
+    if current == Some(binding.incarnation) {
+        return Ok(());
+    }
+    Err(format!("pod {key} was reported by another start of {} than the one that has it", binding.node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checker::story::{Story, key};
+
+    fn story() -> Story {
+        let mut story = Story::judged_by(StaleAgentsObey::default());
+        story.has_set("web", 2, &["n1", "n2"]);
+        story.runs("web-0");
+        story.runs("web-1");
+        story
+    }
+
+    /// The node is back, and has ended what it had; then it gets a pod.
+    fn returns(story: &mut Story, uid: Uid) {
+        story.registers("n1", "n1-1");
+        story.process_ends("n1", uid);
+        story.fact(What::Cleaned { node: "n1".into(), uid });
+        story.commits("agent/n1", vec![Event::LeftoversEnded { node: "n1".into(), ended: vec![uid] }]);
+        story.submits("user", domain::Command::CordonNode { node: "n2".into() });
+        story.scales("web", 3);
+        assert_eq!(story.node("web-2"), "n1");
+        story.runs("web-2");
+    }
+
+    #[test]
+    fn a_node_that_is_back_ends_what_it_had_and_then_goes_on() {
+        let mut story = story();
+        let old = story.uid("web-0");
+        story.is_force_deleted("web-0");
+        story.runs("web-0");
+        story.process_ends("n1", old);
+        story.process_starts("n1", "web-0", old);
+        returns(&mut story, old);
+        story.holds();
+    }
+
+    #[test]
+    fn a_node_that_says_it_ended_what_still_lives_is_noticed() {
+        let mut story = story();
+        let old = story.uid("web-0");
+        story.is_force_deleted("web-0");
+        story.registers("n1", "n1-1");
+        story.commits("agent/n1", vec![Event::LeftoversEnded { node: "n1".into(), ended: vec![old] }]);
+        story.is_broken("still lives there");
+    }
+
+    #[test]
+    fn a_node_that_starts_something_before_that_is_noticed() {
+        let mut story = story();
+        story.is_force_deleted("web-0");
+        story.registers("n1", "n1-1");
+        story.commits("user", vec![Event::NodeReturned { node: "n1".into(), leftovers: Vec::new() }]);
+        story.submits("user", domain::Command::CordonNode { node: "n2".into() });
+        story.scales("web", 3);
+        story.runs("web-2");
+        story.is_broken("before uid");
+    }
+
+    #[test]
+    fn nothing_is_started_that_the_log_did_not_give() {
+        let mut nobody = story();
+        nobody.process_starts("n1", "web-9", Uid(999));
+        nobody.is_broken("no node was ever given it");
+
+        let mut elsewhere = story();
+        let uid = elsewhere.uid("web-1");
+        elsewhere.process_starts("n1", "web-1", uid);
+        elsewhere.is_broken("was given to n2");
+
+        let mut ended = story();
+        let uid = ended.uid("web-0");
+        ended.ends("web-0");
+        ended.is_replaced_after_stop("web-0");
+        ended.process_starts("n1", "web-0", uid);
+        ended.is_broken("known to have ended");
+    }
+
+    #[test]
+    fn the_word_of_another_node_or_another_time_is_not_believed() {
+        let mut other = story();
+        let uid = other.uid("web-0");
+        let reported = Event::PodReported { pod: key("web-0"), uid, status: PodStatus::default() };
+        other.commits("agent/n2", vec![reported.clone()]);
+        other.is_broken("agent/n2 reported it");
+
+        let mut gone = story();
+        gone.ends("web-0");
+        gone.is_replaced_after_stop("web-0");
+        gone.commits("agent/n1", vec![reported]);
+        gone.is_broken("is not there");
+
+        let mut late = story();
+        late.machine_dies("n1");
+        late.machine_boots("n1", "n1-2");
+        late.registers("n1", "n1-2");
+        late.waits(60_000);
+        late.fact(What::ReportAccepted { server: 1, node: "n1".into(), incarnation: Incarnation(1) });
+        late.is_broken("incarnation 1");
+    }
+
+    #[test]
+    fn nothing_is_ready_without_a_process() {
+        let mut story = Story::judged_by(StaleAgentsObey::default());
+        story.has_set("web", 1, &["n1"]);
+        story.says("web-0", domain::object::Phase::Running, true);
+        story.is_broken("never had a process");
+    }
+}
