@@ -38,6 +38,7 @@ struct State {
     name_changes: Vec<NameChange>,
     steps: u64,
     steps_left: Option<u64>,
+    is_full: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -119,6 +120,23 @@ impl MemDisk {
         self.state().steps_left = Some(count);
     }
 
+    /// From now on every changing step fails for want of room, over crashes too, until the disk is mended.
+    pub fn fill(&self) {
+        self.state().is_full = true;
+    }
+
+    /// Whether it has no room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.state().is_full
+    }
+
+    /// Steps work again, and nothing is lost.
+    pub fn mend(&self) {
+        let mut state = self.state();
+        (state.is_full, state.steps_left) = (false, None);
+    }
+
     /// How many changing steps succeeded so far.
     #[must_use]
     pub fn step_count(&self) -> u64 {
@@ -146,6 +164,9 @@ impl MemDisk {
     /// The state, for one changing step.
     fn step(&self) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.state();
+        if state.is_full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         match &mut state.steps_left {
             Some(0) => return Err(io::Error::other("the simulated disk stopped")),
             Some(left) => *left -= 1,

@@ -3,8 +3,20 @@
 //! Everything in a run follows from its seed. The checkers know nothing of the world: they read a history, and that of
 //! a real cluster serves them as well.
 
+pub mod chance;
 pub mod checker;
+pub mod digest;
+pub mod generate;
 pub mod history;
 pub mod judge;
 pub mod log;
+mod run;
+pub mod scenario;
 pub mod scene;
+mod shrink;
+pub mod timeline;
+mod world;
+
+pub use run::{Judged, judged, run};
+pub use shrink::shrink;
+pub use world::{Ended, Witness, World};

@@ -1,0 +1,157 @@
+//! What people ask for, made from an operation and the state that they see: a few sets of different habits.
+
+use crate::history::Question;
+use crate::scenario::Operation;
+use domain::id::{ClassName, Key, Name, NodeName, Ordinal};
+use domain::spec::{
+    AccessModes, Amount, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec, Container, DRIVER_DIR, EnvValue, EnvVar,
+    Labels, Mount, PodManagement, Probe, Reclaim, Resources, Retention, SetSpec, Template, UpdateStrategy,
+};
+use domain::{Command, Request, State};
+use std::sync::Arc;
+
+/// The sets that there may be.
+pub(super) const SETS: [&str; 4] = ["db", "kv", "mq", "web"];
+const NAMESPACE: &str = "default";
+const VOLUME: &str = "data";
+
+/// The question of an operation, if there is anything to ask it about.
+pub(super) fn question(operation: &Operation, state: &State, client: u64, count: u64) -> Option<Question> {
+    if let Operation::Read { stale } = operation {
+        return Some(Question::Read { stale: *stale });
+    }
+    let command = command(operation, state)?;
+    let id = Some(format!("c{client}-{count}").into());
+    Some(Question::Change(Arc::new(Request { actor: "user".into(), id, expected: None, command })))
+}
+
+fn command(operation: &Operation, state: &State) -> Option<Command> {
+    let set_key = |set: &String| Key::new(NAMESPACE, set);
+    Some(match operation {
+        Operation::ApplyClass => class(),
+        Operation::Apply { set, replicas, flavor } => Command::ApplySet {
+            set: set_key(set),
+            labels: labels(set),
+            annotations: Labels::new(),
+            spec: spec(set, *replicas, *flavor),
+        },
+        Operation::Scale { set, replicas } => {
+            Command::ScaleSet { set: set_key(set), replicas: *replicas, current: None, force_unready: false }
+        }
+        Operation::Undo { set } => Command::UndoRollout { set: set_key(set), to: None },
+        Operation::PauseRollout { set, is_paused } => {
+            let is_news = state.sets.get(&set_key(set)).is_some_and(|s| s.spec.is_paused != *is_paused);
+            if !is_news {
+                return None;
+            }
+            Command::PauseRollout { set: set_key(set), is_paused: *is_paused }
+        }
+        Operation::DeleteSet { set, orphan } => Command::DeleteSet { set: set_key(set), orphan: *orphan },
+        Operation::DeletePod { pick } => {
+            let pod = nth(state.pods.keys(), *pick)?;
+            Command::DeletePod { pod, grace_ms: None, force: false, uid: None }
+        }
+        Operation::ForceDeletePod { pick } => {
+            let held = state.pods.iter().filter(|(_, pod)| pod.hold.is_some()).map(|(key, _)| key);
+            Command::DeletePod { pod: nth(held, *pick)?, grace_ms: Some(0), force: true, uid: None }
+        }
+        Operation::EvictPod { pick } => {
+            Command::EvictPod { pod: nth(state.pods.keys(), *pick)?, grace_ms: None, uid: None }
+        }
+        Operation::DeleteClaim { pick } => Command::DeleteClaim { claim: nth(state.claims.keys(), *pick)? },
+        Operation::Cordon { node } => Command::CordonNode { node: node_name(*node) },
+        Operation::Uncordon { node } => {
+            let is_cordoned = state.nodes.get(&node_name(*node)).is_some_and(|node| node.is_cordoned);
+            if !is_cordoned {
+                return None;
+            }
+            Command::UncordonNode { node: node_name(*node) }
+        }
+        Operation::RemoveNode { node } => Command::RemoveNode { node: node_name(*node) },
+        Operation::Read { .. } => return None,
+    })
+}
+
+fn node_name(number: u64) -> NodeName {
+    NodeName::from(format!("n{number}"))
+}
+
+fn nth<'a>(keys: impl Iterator<Item = &'a Key>, pick: u64) -> Option<Key> {
+    let keys: Vec<&Key> = keys.collect();
+    let index = pick.checked_rem(keys.len() as u64)?;
+    keys.get(usize::try_from(index).ok()?).copied().cloned()
+}
+
+fn class() -> Command {
+    Command::ApplyClass {
+        class: ClassName::new("standard"),
+        spec: ClassSpec {
+            provisioner: DRIVER_DIR.into(),
+            reclaim: Reclaim::Delete,
+            is_default: true,
+            may_expand: true,
+            ..ClassSpec::default()
+        },
+        labels: Labels::new(),
+        annotations: Labels::new(),
+    }
+}
+
+fn labels(set: &str) -> Labels {
+    Labels::from([(Name::new("app"), Name::new(set))])
+}
+
+/// The habits of the sets differ; what may not be changed is the same in all flavors of one.
+fn spec(set: &str, replicas: u32, flavor: u32) -> SetSpec {
+    let rolling = |unavailable| UpdateStrategy::RollingUpdate {
+        partition: Ordinal(0),
+        max_unavailable: Amount::Count(unavailable),
+    };
+    let keeps = ClaimRetention::default();
+    let deletes = ClaimRetention { when_deleted: Retention::Delete, when_scaled: Retention::Delete };
+    let (policy, update, retention, min_ready_ms, has_claim) = match set {
+        "db" => (PodManagement::OrderedReady, rolling(1), keeps, 0, true),
+        "kv" => (PodManagement::Parallel, rolling(2), deletes, 0, true),
+        "mq" => (PodManagement::Parallel, UpdateStrategy::OnDelete, keeps, 1_000, true),
+        _ => (PodManagement::OrderedReady, rolling(1), keeps, 2_000, false),
+    };
+    let access =
+        AccessModes { read_write_once_pod: set == "db", read_write_once: set != "db", ..AccessModes::default() };
+    let claims = ClaimTemplate {
+        name: VOLUME.into(),
+        spec: ClaimSpec { access, request_bytes: 1 << 20, ..ClaimSpec::default() },
+        ..ClaimTemplate::default()
+    };
+    SetSpec {
+        replicas,
+        selector: labels(set),
+        service_name: set.into(),
+        policy,
+        update,
+        template: Arc::new(template(set, flavor, has_claim)),
+        claim_templates: if has_claim { vec![claims] } else { Vec::new() },
+        min_ready_ms,
+        revision_history_max: 3,
+        retention,
+        ..SetSpec::default()
+    }
+}
+
+fn template(set: &str, flavor: u32, has_claim: bool) -> Template {
+    let mount = Mount { volume: VOLUME.into(), path: "/data".to_owned(), read_only: false };
+    let probe =
+        Probe { period_ms: 2_000, timeout_ms: 1_000, success_threshold: 1, failure_threshold: 2, ..Probe::default() };
+    let container = Container {
+        name: "main".into(),
+        image: format!("{set}:{flavor}").into(),
+        env: vec![EnvVar { name: "FLAVOR".into(), value: EnvValue::Text(flavor.to_string()) }],
+        requests: Resources { cpu_milli: 500, memory_bytes: 64 << 20 },
+        mounts: if has_claim { vec![mount] } else { Vec::new() },
+        readiness: Some(probe),
+        ..Container::default()
+    };
+    let mut template =
+        Template { labels: labels(set), containers: vec![container], grace_ms: 5_000, ..Template::default() };
+    template.hash = api::codec::template_hash(&template);
+    template
+}
