@@ -82,17 +82,11 @@ impl Replica {
             max_inflight_msgs: INFLIGHT_MESSAGES_MAX,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             // Without these two, a member that was cut off comes back with a higher term and deposes the leader.
-<<<<<<< HEAD
             pre_vote: !is_on(Mutant::NoLeaderCheck),
             check_quorum: !is_on(Mutant::NoLeaderCheck),
-            batch_append: true,
-=======
-            pre_vote: true,
-            check_quorum: true,
             // raft 0.7 adds entries to a message without entries that waits for the same peer even if they do not follow
             // its index: the peer then acknowledges entries that it does not have. Payloads are grouped by `Propose`.
             batch_append: false,
->>>>>>> f3b030f (sim: a world: servers, agents, pods, people and faults from a seed)
             read_only_option: ReadOnlyOption::Safe,
             ..raft::Config::default()
         };

@@ -44,6 +44,8 @@ fn words(what: &What) -> Option<String> {
             let how = if *was_stopped { "as it was told" } else { "by itself" };
             format!("{node}: pod {uid} {container} ended {how}")
         }
+        What::Killed { node, uid, container } => format!("{node} kills pod {uid} {container}"),
+        What::WatchEnded { watcher } => format!("w{watcher} watches no more"),
         What::StopBegan { node, uid, container, grace_ms } => {
             format!("{node} tells pod {uid} {container} to end within {grace_ms} ms")
         }
@@ -58,6 +60,7 @@ fn words(what: &What) -> Option<String> {
         What::Calm => "nothing is broken any more".to_owned(),
         What::Rest => "the time to come to rest is over".to_owned(),
         What::Shown { .. }
+        | What::ReportAccepted { .. }
         | What::Wrote { .. }
         | What::Found { .. }
         | What::Watched { .. }

@@ -4,9 +4,12 @@
 use super::agent::AgentEvent;
 use super::links::Place;
 use super::{Event, World};
+use crate::history::What;
 use crate::scenario::Process;
 use control_core::Input;
 use domain::agent::{FromAgent, ToAgent};
+use domain::id::Incarnation;
+use std::collections::BTreeMap;
 
 /// How long connecting is tried.
 const CONNECT_TIMEOUT_MS: u64 = 1_000;
@@ -31,6 +34,8 @@ pub(super) struct Connection {
     is_accepted: bool,
     /// Said before that.
     early: Vec<FromAgent>,
+    /// The reports that wait for a word, and the start of the node that each is from.
+    reports: BTreeMap<u64, Incarnation>,
     silent_checks: u32,
     up: Lane,
     down: Lane,
@@ -109,6 +114,7 @@ impl World<'_> {
             is_open_at_server: true,
             is_accepted: false,
             early: Vec::new(),
+            reports: BTreeMap::new(),
             silent_checks: 0,
             up: Lane::default(),
             down: Lane::default(),
@@ -125,7 +131,18 @@ impl World<'_> {
     }
 
     pub(super) fn say_to_agent(&mut self, connection: u64, message: ToAgent) {
+        if let ToAgent::ReportAcked { number } = &message {
+            self.note_report(connection, *number);
+        }
         self.send(connection, Packet::Down(Box::new(message)));
+    }
+
+    fn note_report(&mut self, connection: u64, report: u64) {
+        let Some(connection) = self.connections.get_mut(&connection) else { return };
+        let Some(incarnation) = connection.reports.remove(&report) else { return };
+        let (server, node) = (connection.server, connection.node);
+        let Some(node) = self.machines.get(&node).map(|machine| machine.name.clone()) else { return };
+        self.tell(What::ReportAccepted { server, node, incarnation });
     }
 
     fn send(&mut self, number: u64, packet: Packet) {
@@ -198,6 +215,9 @@ impl World<'_> {
         match packet {
             Packet::Up(_) if !connection.is_open_at_server => {}
             Packet::Up(frame) if connection.is_accepted => {
+                if let FromAgent::Report { number, incarnation, .. } = &*frame {
+                    connection.reports.insert(*number, *incarnation);
+                }
                 let server = connection.server;
                 self.give(server, Input::AgentFrame { session: number, frame: *frame });
             }

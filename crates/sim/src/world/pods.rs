@@ -270,8 +270,17 @@ impl World<'_> {
     pub(super) fn kill_if_due(&mut self, node: u64, pid: u32) {
         let process = self.machines.get(&node).and_then(|machine| machine.processes.get(&pid));
         if process.and_then(|process| process.kill_at_ms).is_some_and(|at_ms| at_ms <= self.now_ms) {
-            self.end_process(node, pid, KILLED_CODE);
+            self.kill_process(node, pid);
         }
+    }
+
+    fn kill_process(&mut self, node: u64, pid: u32) {
+        let Some(machine) = self.machines.get_mut(&node) else { return };
+        let Some(process) = machine.processes.get_mut(&pid) else { return };
+        process.is_stopping = true;
+        let what = What::Killed { node: machine.name.clone(), uid: process.uid, container: process.container.clone() };
+        self.tell(what);
+        self.end_process(node, pid, KILLED_CODE);
     }
 
     /// A process ends; its shim notes how, and the agent hears of it, if there is one.
@@ -291,10 +300,7 @@ impl World<'_> {
         let Some(machine) = self.machines.get_mut(&node) else { return };
         let pids: Vec<u32> = machine.processes.iter().filter(|(_, p)| p.uid == uid).map(|(pid, _)| *pid).collect();
         for pid in pids {
-            if let Some(process) = self.machines.get_mut(&node).and_then(|machine| machine.processes.get_mut(&pid)) {
-                process.is_stopping = true;
-            }
-            self.end_process(node, pid, KILLED_CODE);
+            self.kill_process(node, pid);
         }
         let Some(machine) = self.machines.get_mut(&node) else { return };
         machine.pods.remove(&uid);

@@ -23,6 +23,8 @@ pub(super) struct Watcher {
     watch: u64,
     last_at_ms: u64,
     stalled: Vec<Item>,
+    /// The watch was begun, and has not ended.
+    is_watching: bool,
 }
 
 /// A watch, as its server knows it.
@@ -107,6 +109,9 @@ impl World<'_> {
         let Some(watcher) = self.watchers.get_mut(&number) else { return };
         (watcher.server, watcher.watch) = (elsewhere, watch);
         watcher.stalled.clear();
+        if std::mem::take(&mut watcher.is_watching) {
+            self.tell(What::WatchEnded { watcher: number });
+        }
         self.after(pause_ms, Event::Watcher(number, WatcherEvent::Connect));
     }
 
@@ -117,6 +122,9 @@ impl World<'_> {
             return;
         };
         running.watches.insert(number, Watch { number: watch, cursor });
+        if let Some(watcher) = self.watchers.get_mut(&number) {
+            watcher.is_watching = true;
+        }
         self.tell(What::WatchBegan { watcher: number, after: cursor });
         self.serve_watch(server, number);
     }
@@ -191,6 +199,7 @@ impl World<'_> {
                 self.tell(What::Watched { watcher: number, batch, revision: applied.revision });
             }
             Item::Compacted { floor } => {
+                watcher.is_watching = false;
                 self.tally("watch compacted");
                 self.tell(What::WatchCompacted { watcher: number, floor });
                 self.after(1, Event::Watcher(number, WatcherEvent::List));
