@@ -70,7 +70,7 @@ impl World<'_> {
         let is_everywhere = self
             .servers
             .values()
-            .filter(|server| !server.is_lost)
+            .filter(|server| !server.is_gone)
             .all(|server| server.running.as_ref().is_some_and(|running| running.shown.revision == state.revision));
         let is_quiet =
             is_everywhere && state.revision == self.calm.revision && self.are_clients_idle() && is_settled(&state);

@@ -209,13 +209,13 @@ impl World<'_> {
         let owner = target.to_string().into();
         match target {
             Process::Server(number) => {
-                let lost_count = self.servers.values().filter(|server| server.is_lost).count() as u64;
+                let lost_count = self.servers.values().filter(|server| server.is_gone).count() as u64;
                 if (self.setup.servers - 1) / 2 <= lost_count {
                     return;
                 }
                 self.stop_server(number, false);
                 if let Some(server) = self.servers.get_mut(&number) {
-                    server.is_lost = true;
+                    server.is_gone = true;
                 }
                 self.tell(What::DiskLost { owner });
             }

@@ -59,8 +59,8 @@ pub(super) struct Server {
     pub(super) life: u64,
     pub(super) clock: Clock,
     pub(super) disks: Disks,
-    /// The disk is gone, and the server with it.
-    pub(super) is_lost: bool,
+    /// Its disk is gone, or it does not belong to the group any more: it never runs again.
+    pub(super) is_gone: bool,
     /// A sync takes so long.
     pub(super) slow_sync_ms: Option<u64>,
     /// What flipped.
@@ -244,7 +244,7 @@ impl World<'_> {
             life: 0,
             clock,
             disks: Disks::default(),
-            is_lost: false,
+            is_gone: false,
             slow_sync_ms: None,
             rot: None,
             running: None,
@@ -265,7 +265,7 @@ impl World<'_> {
     pub(super) fn start_server(&mut self, number: u64) {
         let seed = self.chances.processes.draw();
         let Some(server) = self.servers.get_mut(&number) else { return };
-        if server.running.is_some() || server.is_lost {
+        if server.running.is_some() || server.is_gone {
             return;
         }
         match server.open(&self.setup, number, seed, self.now_ms) {
@@ -442,7 +442,7 @@ impl World<'_> {
                 let outcome = match result {
                     Ok(reply) => Outcome::Done(reply),
                     Err(CallError::Rejected(rejection)) => Outcome::Rejected(rejection),
-                    Err(CallError::OutcomeUnknown | CallError::Overloaded) => Outcome::Lost,
+                    Err(CallError::OutcomeUnknown | CallError::NotTakenOver | CallError::Overloaded) => Outcome::Lost,
                 };
                 running.answers.push((ticket, outcome));
             }
@@ -471,6 +471,13 @@ impl World<'_> {
                 if running.agents.remove(&session) {
                     self.close_server_end(session);
                 }
+            }
+            Output::ServersChanged { servers: _ } => {}
+            Output::Removed => {
+                if let Some(server) = self.servers.get_mut(&number) {
+                    server.is_gone = true;
+                }
+                self.stop_server(number, true);
             }
             Output::Role { term, leader: _, is_leader } => {
                 if is_leader {
