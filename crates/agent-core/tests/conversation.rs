@@ -35,9 +35,10 @@ fn web(uid: u64, fence: u64) -> AssignedPod {
     let volume = AssignedVolume {
         name: Name::new("data"),
         volume: VolumeName::new("v0"),
-        driver: Name::new(domain::spec::DRIVER_DIR),
+        driver: Name::new(domain::driver::DRIVER_DIR),
         handle: Name::new("v0"),
         fence: Fence(fence),
+        capacity_bytes: 1 << 24,
     };
     AssignedPod {
         pod: Key::new("default", "web-0"),
@@ -525,7 +526,7 @@ fn a_removed_volume_is_reported_and_its_fence_forgotten() {
     agent.register();
     let removal = VolumeRemoval {
         volume: VolumeName::new("v0"),
-        driver: Name::new(domain::spec::DRIVER_DIR),
+        driver: Name::new(domain::driver::DRIVER_DIR),
         handle: Name::new("v0"),
     };
     let assignment = Assignment {

@@ -13,6 +13,7 @@ use journal::FileError;
 use crate::image::CatalogueError;
 use crate::machine;
 use crate::sandbox::probe::Probed;
+use crate::volume::Support;
 
 /// How many pods a node takes when nobody says otherwise.
 pub const PODS_MAX_DEFAULT: u32 = 110;
@@ -44,7 +45,7 @@ pub struct AgentConfig {
     pub boot_id: Option<String>,
     /// Which machine this is. `None`: `/etc/machine-id` says.
     pub machine_id: Option<String>,
-    /// Where volumes of the `dir` driver are, for all nodes.
+    /// Where volumes are, for all nodes.
     pub storage_root: PathBuf,
     /// The image catalogue. `None`: the one that comes with the program.
     pub images: Option<PathBuf>,
@@ -86,7 +87,7 @@ impl AgentConfig {
     }
 
     /// What the agent says of itself when it registers.
-    pub(crate) fn registration(&self, sandbox: &Probed) -> Result<Registration, AgentError> {
+    pub(crate) fn registration(&self, sandbox: &Probed, volumes: &[Support]) -> Result<Registration, AgentError> {
         let boot_id = match &self.boot_id {
             Some(boot_id) => boot_id.clone(),
             None => crate::process_tree::boot_id().map_err(|source| AgentError::Machine { source })?,
@@ -103,7 +104,7 @@ impl AgentConfig {
             pods_max: self.pods_max,
             labels: self.labels.clone(),
             taints: self.taints.clone(),
-            info: machine::info(&self.servers, sandbox),
+            info: machine::info(&self.servers, sandbox, volumes),
             leftovers: Vec::new(),
         })
     }

@@ -291,13 +291,13 @@ fn sandbox_of(
         if !is_mount_path(&mount.path) {
             return Err(("BadMountPath", format!("mount path {} leads out of the pod", mount.path)));
         }
-        let source = site.volumes.data_dir(volume.handle.as_str());
+        let source = site.volumes.published(pod.uid, volume.name.as_str(), volume.handle.as_str());
         let source = source.map_err(|error| ("VolumeFailed", with_causes(&error)))?;
         Ok(SandboxVolume { source, target: mount.path.clone().into(), is_read_only: mount.read_only })
     });
     let volumes = volumes.collect::<Result<_, _>>()?;
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let hidden = [site.data_dir.clone(), site.volumes.root().to_owned()];
+    let hidden = [site.data_dir.clone(), site.volumes.storage_root().to_owned()];
     let surface = Surface { kind, address: address(pod), hidden: &hidden, resolv_conf: &resolv_conf };
     Ok(surface.sandbox(pod, volumes, writable))
 }

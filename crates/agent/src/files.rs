@@ -59,6 +59,22 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes a directory that is empty, and those above it that are empty then; one that is not there is removed already.
+pub fn remove_empty_dirs(path: &Path) -> io::Result<()> {
+    match fs::remove_dir(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    // Whoever needs one of them makes it again.
+    for above in path.ancestors().skip(1) {
+        if fs::remove_dir(above).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
 fn open_directories(path: &Path) {
     if !fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
         return;

@@ -20,6 +20,16 @@ pub fn probe_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("probe")
 }
 
+/// Where volume drivers are tried out.
+pub fn volume_probe_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("volume-probe")
+}
+
+/// Where it is written down which pods use which volumes.
+pub fn volume_uses_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("volumes")
+}
+
 /// Where one pod is.
 pub fn pod_dir(data_dir: &Path, uid: Uid) -> PathBuf {
     pods_dir(data_dir).join(uid.to_string())
@@ -28,6 +38,11 @@ pub fn pod_dir(data_dir: &Path, uid: Uid) -> PathBuf {
 /// Below it, mount paths of a pod are mirrored.
 pub fn root_dir(pod_dir: &Path) -> PathBuf {
     pod_dir.join("root")
+}
+
+/// Leads to the content of one of a pod's volumes, by the name that mounts use.
+pub fn volume_link(pod_dir: &Path, name: &str) -> PathBuf {
+    pod_dir.join("volumes").join(name)
 }
 
 /// Where the files are that the image catalogue makes for a container.
@@ -57,7 +72,8 @@ pub fn attempts(pod_dir: &Path, container: &str) -> Vec<u32> {
     attempts
 }
 
-fn names(dir: &Path) -> Vec<String> {
+/// What is in a directory, in no order; nothing if there is none.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }

@@ -6,12 +6,14 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
+use domain::driver;
 use domain::id::Name;
 use domain::spec::{Labels, Resources};
 
 use crate::config::AgentError;
 use crate::hostname;
 use crate::sandbox::probe::Probed;
+use crate::volume::Support;
 
 /// Its processors and its memory.
 pub(crate) fn capacity() -> Result<Resources, AgentError> {
@@ -26,7 +28,7 @@ pub(crate) fn capacity() -> Result<Resources, AgentError> {
 }
 
 /// What people are told of it. Features are `feature/NAME`, with `on` or why not.
-pub(crate) fn info(servers: &BTreeMap<u64, String>, sandbox: &Probed) -> Labels {
+pub(crate) fn info(servers: &BTreeMap<u64, String>, sandbox: &Probed, volumes: &[Support]) -> Labels {
     let system = rustix::system::uname();
     let facts = [
         ("address", address(servers)),
@@ -40,9 +42,15 @@ pub(crate) fn info(servers: &BTreeMap<u64, String>, sandbox: &Probed) -> Labels 
         ("feature/hostnames", if sandbox.kind.is_some() { "on".to_owned() } else { hostnames() }),
         ("feature/pod-addresses", pod_addresses()),
         ("feature/probes", "on".to_owned()),
-        ("feature/volumes-dir", "on".to_owned()),
     ];
-    facts.into_iter().map(|(key, value)| (Name::new(key), Name::from(value))).collect()
+    let drivers = volumes.iter().map(|support| {
+        let found = match &support.found {
+            Ok(_) => "on".to_owned(),
+            Err(refusal) => format!("off: {refusal}"),
+        };
+        (driver::feature(support.driver), Name::from(found))
+    });
+    facts.into_iter().map(|(key, value)| (Name::new(key), Name::from(value))).chain(drivers).collect()
 }
 
 /// The address that the machine has on its way to the servers; nothing is sent.

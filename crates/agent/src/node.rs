@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::sandbox::SandboxKind;
 use crate::sandbox::probe::{self, Probed};
 use crate::session::{self, Closing, Session, SessionEvent};
 use crate::tunnel::Tunnels;
-use crate::volume::DirDriver;
+use crate::volume::{self, NodeVolumes, Support};
 
 /// More inputs than this make the pods' tasks wait for the core.
 pub(crate) const INPUTS_MAX: usize = 1_024;
@@ -43,13 +44,16 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let ledger = ledger_file.load()?;
     let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
     let mut site = site(&config, data_dir, inputs)?;
-    let probed = find_sandbox(config.runtime, &site).await?;
+    let (probed, supports) = tokio::join!(find_sandbox(config.runtime, &site), find_volume_drivers(&site));
+    let (probed, supports) = (probed?, supports?);
     site.sandbox = probed.kind;
-    let registration = config.registration(&probed)?;
+    site.volumes = site.volumes.with_drivers(&supports);
+    let registration = config.registration(&probed, &supports)?;
     let site = Arc::new(site);
     let tunnels = Tunnels::new(Some(Arc::clone(&site)));
-    let mut pods = Pods::new(site);
+    let mut pods = Pods::new(Arc::clone(&site));
     let live = pods.adopt().await;
+    release_forgotten(&site).await;
     tracing::info!(node = config.node, boot = %registration.boot_id, pods = live.len(), "agent begins");
 
     let core_config = Config { node: NodeName::new(&config.node), registration, heartbeat_ms: config.heartbeat_ms };
@@ -194,6 +198,8 @@ fn site(config: &AgentConfig, data_dir: PathBuf, inputs: mpsc::Sender<Input>) ->
         Some(path) => Catalogue::load(path)?,
         None => Catalogue::builtin(),
     };
+    let storage_root = std::path::absolute(&config.storage_root).map_err(runtime)?;
+    let volumes = NodeVolumes::new(data_dir.clone(), storage_root, Vec::new());
     Ok(Site {
         node: config.node.clone(),
         data_dir,
@@ -203,7 +209,7 @@ fn site(config: &AgentConfig, data_dir: PathBuf, inputs: mpsc::Sender<Input>) ->
         runtime: ProcessRuntime::new(exe.clone()).map_err(runtime)?,
         sandbox: None,
         exe,
-        volumes: DirDriver::new(std::path::absolute(&config.storage_root).map_err(runtime)?),
+        volumes,
         inputs,
     })
 }
@@ -223,6 +229,21 @@ async fn find_sandbox(choice: RuntimeChoice, site: &Site) -> Result<Probed, Agen
             tracing::info!(sandbox = kind, refusals = ?probed.refusals, "runtime chosen");
             Ok(probed)
         }
+    }
+}
+
+/// Which volume drivers work on this machine.
+async fn find_volume_drivers(site: &Site) -> Result<Vec<Support>, AgentError> {
+    let (storage_root, data_dir) = (site.volumes.storage_root().to_owned(), site.data_dir.clone());
+    let finding = tokio::task::spawn_blocking(move || volume::find_drivers(&storage_root, &data_dir));
+    finding.await.map_err(|error| AgentError::Runtime { source: io::Error::other(error) })
+}
+
+/// Volumes that are written down for pods that are not here go back; what cannot be undone now is tried at the next start.
+async fn release_forgotten(site: &Site) {
+    let volumes = site.volumes.clone();
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || volumes.detach_forgotten()).await {
+        tracing::warn!(error = crate::pods::with_causes(&error), "releasing volumes of former pods");
     }
 }
 

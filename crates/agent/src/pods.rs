@@ -9,7 +9,7 @@ use std::time::Duration;
 use agent_core::{Failure, Input, LiveContainer, LiveContainerState, LivePod, ProbeKind, ProbeResult};
 use domain::agent::{AssignedPod, AssignedVolume, VolumeRemoval};
 use domain::id::{Name, Uid};
-use domain::spec::{DRIVER_DIR, Probe};
+use domain::spec::Probe;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -20,7 +20,7 @@ use crate::image::Catalogue;
 use crate::layout;
 use crate::process::{self, ProcessRuntime};
 use crate::sandbox::SandboxKind;
-use crate::volume::{DirDriver, VolumeError};
+use crate::volume::{self, NodeVolumes, Use, VolumeError};
 
 /// A pod directory that cannot be removed is tried again after this time.
 const CLEAN_PAUSE: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ pub(crate) struct Site {
     pub(crate) runtime: ProcessRuntime,
     /// `None`: containers are plain processes.
     pub(crate) sandbox: Option<SandboxKind>,
-    pub(crate) volumes: DirDriver,
+    pub(crate) volumes: NodeVolumes,
     /// Where the core hears how things went.
     pub(crate) inputs: mpsc::Sender<Input>,
 }
@@ -126,11 +126,8 @@ impl Runtime for Pods {
     fn remove_volume(&mut self, removal: VolumeRemoval) {
         let site = Arc::clone(&self.site);
         self.tasks.spawn(async move {
-            let (volumes, handle) = (site.volumes.clone(), removal.handle.clone());
-            let result = match known_driver(&removal.driver) {
-                Ok(()) => blocking(move || volumes.delete(handle.as_str())).await,
-                Err(failure) => Err(failure),
-            };
+            let (volumes, driver, handle) = (site.volumes.clone(), removal.driver.clone(), removal.handle.clone());
+            let result = blocking(move || volumes.delete(driver.as_str(), handle.as_str())).await;
             if let Err(failure) = &result {
                 tracing::warn!(volume = %removal.volume, message = failure.message, "removing a volume");
             }
@@ -192,10 +189,7 @@ impl PodTask {
     }
 
     async fn attach(&self, pod: &Arc<AssignedPod>, volume: AssignedVolume) {
-        let result = match known_driver(&volume.driver) {
-            Ok(()) => self.attach_dir(pod, &volume).await,
-            Err(failure) => Err(failure),
-        };
+        let result = self.attach_and_link(pod, &volume).await;
         match &result {
             Ok(()) => tracing::info!(pod = %pod.pod, volume = %volume.volume, fence = %volume.fence, "attached"),
             Err(failure) => {
@@ -205,21 +199,38 @@ impl PodTask {
         self.site.tell(Input::AttachDone { uid: self.uid, volume: volume.volume, result }).await;
     }
 
-    async fn attach_dir(&self, pod: &Arc<AssignedPod>, volume: &AssignedVolume) -> Result<(), Failure> {
+    async fn attach_and_link(&self, pod: &Arc<AssignedPod>, volume: &AssignedVolume) -> Result<(), Failure> {
         let targets = targets(&layout::root_dir(&self.dir), pod, &volume.name)?;
-        let (volumes, handle, fence) = (self.site.volumes.clone(), volume.handle.clone(), volume.fence.0);
+        let (volumes, wanted) = (self.site.volumes.clone(), use_of(pod, volume));
         let is_sandboxed = self.site.sandbox.is_some();
         blocking(move || {
-            volumes.attach(handle.as_str(), fence)?;
+            let content = volumes.attach(&wanted)?;
             if is_sandboxed {
                 return Ok(()); // Every container mounts it for itself.
             }
-            targets.iter().try_for_each(|target| volumes.publish(handle.as_str(), target))
+            targets.iter().try_for_each(|target| volume::link(&wanted.handle, &content, target))
         })
         .await
     }
 
+    /// What was attached may be gone: the machine of the agent before this one may have been another boot's, or somebody
+    /// may have unmounted it. A container never starts on an empty place instead of its volume.
+    async fn attach_again(&self, pod: &Arc<AssignedPod>) -> Result<(), Failure> {
+        for volume in &pod.volumes {
+            let (name, handle) = (volume.name.as_str(), volume.handle.as_str());
+            if self.site.volumes.published(self.uid, name, handle).is_err() {
+                self.attach_and_link(pod, volume).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn start(&mut self, pod: Arc<AssignedPod>, name: Name, attempt: u32) {
+        if let Err(failure) = self.attach_again(&pod).await {
+            let (uid, container) = (self.uid, name);
+            self.site.tell(Input::StartFailed { uid, container, failure }).await;
+            return;
+        }
         match containers::start(&self.site, &self.dir, &pod, &name, attempt).await {
             Ok(container) => {
                 self.containers.insert(name, container);
@@ -252,18 +263,37 @@ impl PodTask {
         }
         loop {
             process::kill_everything_under(&self.dir).await;
-            let dir = self.dir.clone();
-            // Published volumes are links: they go, and what they lead to stays.
-            let removed = tokio::task::spawn_blocking(move || files::remove_tree(&dir)).await;
-            match removed {
-                Ok(Ok(())) => break,
-                Ok(Err(error)) => tracing::warn!(pod = %self.uid, %error, "removing the pod's directory"),
-                Err(error) => tracing::warn!(pod = %self.uid, %error, "removing the pod's directory"),
+            match self.remove().await {
+                Ok(()) => break,
+                Err(failure) => tracing::warn!(pod = %self.uid, message = failure.message, "removing the pod"),
             }
             tokio::time::sleep(CLEAN_PAUSE).await;
         }
         tracing::info!(pod = %self.uid, "cleaned");
         self.site.tell(Input::PodCleaned { uid: self.uid }).await;
+    }
+
+    /// First its volumes, then its directory: as long as that is there, the next agent knows that there is something to do.
+    async fn remove(&self) -> Result<(), Failure> {
+        let (volumes, uid, dir) = (self.site.volumes.clone(), self.uid, self.dir.clone());
+        blocking(move || {
+            volumes.detach_all(uid)?;
+            // What links lead to stays.
+            files::remove_tree(&dir).map_err(|source| VolumeError::RemovePod { dir, source })
+        })
+        .await
+    }
+}
+
+/// What a pod wants of a volume.
+fn use_of(pod: &AssignedPod, volume: &AssignedVolume) -> Use {
+    Use {
+        pod: pod.uid,
+        name: volume.name.to_string(),
+        driver: volume.driver.to_string(),
+        handle: volume.handle.to_string(),
+        fence: volume.fence.0,
+        capacity_bytes: volume.capacity_bytes,
     }
 }
 
@@ -284,20 +314,15 @@ fn targets(root: &Path, pod: &AssignedPod, volume: &Name) -> Result<Vec<PathBuf>
     Ok(targets)
 }
 
-fn known_driver(driver: &Name) -> Result<(), Failure> {
-    if driver.as_str() == DRIVER_DIR {
-        return Ok(());
-    }
-    let message = format!("this node has no volume driver {driver}; it has {DRIVER_DIR}");
-    Err(Failure { reason: Name::new("DriverNotFound"), message })
-}
-
 async fn blocking(deed: impl FnOnce() -> Result<(), VolumeError> + Send + 'static) -> Result<(), Failure> {
     let failed = |message| Failure { reason: Name::new("VolumeFailed"), message };
     match tokio::task::spawn_blocking(deed).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error @ VolumeError::StaleFence { .. })) => {
             Err(Failure { reason: Name::new("StaleFence"), message: error.to_string() })
+        }
+        Ok(Err(error @ VolumeError::NoDriver { .. })) => {
+            Err(Failure { reason: Name::new("DriverNotFound"), message: error.to_string() })
         }
         Ok(Err(error)) => Err(failed(with_causes(&error))),
         Err(error) => Err(failed(error.to_string())),

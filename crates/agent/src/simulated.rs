@@ -65,7 +65,7 @@ pub async fn run_simulated(
 }
 
 async fn run_one(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
-    let registration = config.registration(&Probed::default())?;
+    let registration = config.registration(&Probed::default(), &[])?;
     let core_config = Config { node: NodeName::new(&config.node), registration, heartbeat_ms: config.heartbeat_ms };
     let core = AgentCore::recover(core_config, Ledger::default(), Vec::new());
     let (inputs, inbox) = mpsc::channel(INPUTS_MAX);

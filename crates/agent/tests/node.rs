@@ -183,9 +183,10 @@ fn web() -> AssignedPod {
     let volume = AssignedVolume {
         name: Name::new("data"),
         volume: VolumeName::new("v0"),
-        driver: Name::new(domain::spec::DRIVER_DIR),
+        driver: Name::new(domain::driver::DRIVER_DIR),
         handle: Name::new("v0"),
         fence: Fence(1),
+        capacity_bytes: 1 << 24,
     };
     AssignedPod {
         pod: Key::new("default", "web-0"),

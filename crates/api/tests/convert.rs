@@ -395,7 +395,7 @@ fn a_volume_made_by_hand_has_defaults_of_its_own() {
         "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "claimRef": {"name": "c"}},
     });
     let (_, _, _, spec) = volume_from_wire(&read(&wire)).unwrap();
-    assert_eq!((spec.driver.as_str(), spec.handle.as_str()), (domain::spec::DRIVER_DIR, "pv-1"));
+    assert_eq!((spec.driver.as_str(), spec.handle.as_str()), (domain::driver::DRIVER_DIR, "pv-1"));
     assert_eq!((spec.reclaim, spec.claim), (Reclaim::Retain, Some(Key::new("default", "c"))));
     assert_eq!(spec.access, AccessModes { read_write_once: true, ..AccessModes::default() });
     let mut bad = wire.clone();

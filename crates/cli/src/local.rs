@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use api::manifest::{self, Object};
 use api::v1;
+use domain::driver::{DRIVER_DIR, DRIVER_LOOP};
 
 use crate::apply::{Given, apply_all, read_built_in, read_files, wait_ready};
 use crate::args::{Down, Fault, Launcher, Links, Output, Up, Way};
@@ -18,6 +19,10 @@ use crate::print::{self, Table};
 use crate::resource::Resource;
 
 const STORAGE_CLASSES: &str = include_str!("../../../cluster-config/storage-classes.yaml");
+/// The class that stands for a real driver's, as `storage-classes.yaml` names it.
+const REAL_CLASS: &str = "name: csi-fs-sc";
+/// How nodes name the driver of volumes that are images.
+const IMAGES_FEATURE: &str = "volumes-loop";
 /// How long a cluster may take to start.
 const READY_MS_MAX: u64 = 60_000;
 /// How long the sets of `up -f` may take to become ready.
@@ -123,7 +128,7 @@ async fn become_ready(running: &mut Running) -> Result<(), CliError> {
 async fn set_up(session: &Session, given: &[Given]) -> Result<(), CliError> {
     let options = ApplyOptions::default();
     let mut missing = Vec::new();
-    for class in read_built_in("storage-classes.yaml", STORAGE_CLASSES) {
+    for class in read_built_in("storage-classes.yaml", &storage_classes(session).await?) {
         // A class that somebody changed stays as it is.
         if fetch::find(session, Resource::Class, "", class.object().name()).await?.is_none() {
             missing.push(class);
@@ -135,6 +140,24 @@ async fn set_up(session: &Session, given: &[Given]) -> Result<(), CliError> {
         print::note(format!("statefulset/{name} is ready"));
     }
     Ok(())
+}
+
+/// The built-in classes. The one that stands for a real driver's gets volumes that are file systems of their own where
+/// every node can mount them.
+async fn storage_classes(session: &Session) -> Result<String, CliError> {
+    let (_, nodes) = fetch::list(session, Resource::Node, "", "").await?;
+    let has_images = |object: &Object| match object {
+        Object::Node(node) => {
+            let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+            info.is_some_and(|info| info.features.get(IMAGES_FEATURE).is_some_and(|said| said.starts_with("on")))
+        }
+        _ => false,
+    };
+    if nodes.is_empty() || !nodes.iter().all(has_images) {
+        return Ok(STORAGE_CLASSES.to_owned());
+    }
+    let (before, after) = STORAGE_CLASSES.split_once(REAL_CLASS).expect("invariant: the built-in classes name it");
+    Ok(format!("{before}{REAL_CLASS}{}", after.replacen(DRIVER_DIR, DRIVER_LOOP, 1)))
 }
 
 fn show_next(session: &Session, data_dir: &Path, is_detached: bool) {

@@ -93,6 +93,8 @@ pub struct AssignedVolume {
     pub handle: Name,
     /// The fence to hold it under.
     pub fence: Fence,
+    /// The size that it should have.
+    pub capacity_bytes: u64,
 }
 
 /// A volume whose storage is to be removed.

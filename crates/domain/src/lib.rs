@@ -8,6 +8,7 @@ mod budget;
 pub mod command;
 mod decide;
 mod draft;
+pub mod driver;
 pub mod event;
 pub mod id;
 pub mod names;

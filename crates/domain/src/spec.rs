@@ -5,12 +5,6 @@ use crate::id::{ClassName, Key, Name, NodeName, Ordinal};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The driver of volumes that are directories under a root that all nodes share. It cannot refuse a writer that was
-/// left behind.
-pub const DRIVER_DIR: &str = "dir.holdfast.dev";
-/// The driver whose volume server checks the fence of every write.
-pub const DRIVER_FENCED: &str = "fenced.holdfast.dev";
-
 /// Labels or annotations.
 pub type Labels = BTreeMap<Name, Name>;
 

@@ -1,9 +1,9 @@
 //! Why something is not as it should be: one sentence, the object in the way, the evidence, the commands that end it.
 
 use crate::draft::spoken;
+use crate::driver::{DRIVER_LOOP, stale_writer_word};
 use crate::id::{Key, NodeName, Ordinal};
 use crate::object::{Hold, Pod, Set};
-use crate::spec::DRIVER_FENCED;
 use crate::state::State;
 use std::fmt::Write as _;
 
@@ -190,14 +190,6 @@ pub fn exits(pod: &Key, node: &NodeName) -> Vec<Exit> {
     ]
 }
 
-/// What a driver does about a writer that was left behind.
-fn stale_writer_word(driver: &str) -> &'static str {
-    match driver {
-        DRIVER_FENCED => "refuses a writer with a lower fence",
-        _ => "cannot refuse a writer that was left behind",
-    }
-}
-
 fn explain_set(state: &State, key: &Key, set: &Set) -> Explanation {
     let name = spoken(key);
     for ordinal in set.spec.kept() {
@@ -273,6 +265,14 @@ fn explain_claim(state: &State, key: &Key) -> Option<Explanation> {
         }
         (None, ..) => Explanation {
             sentence: match crate::draft::class_of(state, claim.spec.class.as_ref()) {
+                Some((class, record))
+                    if record.spec.provisioner.as_str() == DRIVER_LOOP && claim.spec.access.is_shared() =>
+                {
+                    format!(
+                        "claim {name} is Pending: driver {} of class {class} gives a volume to one node at a time, and the claim asks for several",
+                        record.spec.provisioner
+                    )
+                }
                 Some((class, record)) if record.spec.waits_for_consumer => {
                     format!("claim {name} is Pending: class {class} waits for a pod that uses it")
                 }

@@ -2,10 +2,9 @@
 
 mod story;
 
+use domain::driver::DRIVER_DIR;
 use domain::id::{Ordinal, Uid};
-use domain::spec::{
-    Amount, ClaimRetention, ClassSpec, DRIVER_DIR, Labels, PodManagement, Retention, SetSpec, UpdateStrategy,
-};
+use domain::spec::{Amount, ClaimRetention, ClassSpec, Labels, PodManagement, Retention, SetSpec, UpdateStrategy};
 use domain::{Command, Event, LABEL_POD_INDEX, LABEL_REVISION, Rejection};
 use story::{Story, key, labels, set, template};
 

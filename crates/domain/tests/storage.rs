@@ -2,9 +2,9 @@
 
 mod story;
 
+use domain::driver::{DRIVER_DIR, DRIVER_LOOP};
 use domain::spec::{
-    AccessModes, ClaimSpec, ClassSpec, DRIVER_DIR, Labels, NamedClaim, PodManagement, Reclaim, SetSpec, Template,
-    VolumeSpec,
+    AccessModes, ClaimSpec, ClassSpec, Labels, NamedClaim, PodManagement, Reclaim, SetSpec, Template, VolumeSpec,
 };
 use domain::{Command, Event};
 use std::sync::Arc;
@@ -64,6 +64,7 @@ fn a_volume_made_again_under_its_name_goes_on_with_higher_fences() {
         capacity_bytes: 1 << 30,
         access,
         class: "standard".into(),
+        driver: DRIVER_DIR.into(),
         reclaim: Reclaim::Retain,
         ..VolumeSpec::default()
     };
@@ -259,4 +260,57 @@ fn pods_that_share_a_volume_for_one_node_come_to_that_node() {
     let story = sharing(once());
     assert_eq!(story.node_of("web-0"), story.node_of("web-1"));
     assert!(story.draft.state().volumes.values().all(|volume| volume.attachments.len() == 1));
+}
+
+/// What a node says of itself when it has the driver of images, or not.
+fn announce(story: &mut Story, node: &str, said: &str) {
+    let registration = domain::event::Registration {
+        boot_id: "boot-1".into(),
+        machine_id: format!("machine-{node}").as_str().into(),
+        capacity: domain::spec::Resources { cpu_milli: 4_000, memory_bytes: 1 << 33 },
+        pods_max: 110,
+        info: labels(&[("feature/volumes-loop", said)]),
+        ..domain::event::Registration::default()
+    };
+    story.ask(Command::RegisterNode { node: node.into(), registration, running: Vec::new() });
+}
+
+#[test]
+fn a_pod_goes_only_where_the_driver_of_its_volumes_is() {
+    let mut story = Story::with_nodes(2);
+    let images = ClassSpec { provisioner: DRIVER_LOOP.into(), is_default: true, ..ClassSpec::default() };
+    class(&mut story, "standard", images);
+    announce(&mut story, "n1", "off: only root can mount an image");
+    story.apply("web", set(1));
+    story.settle();
+    let why = domain::explain(story.draft.state(), "Pod", &key("web-0")).unwrap();
+    for part in ["1 node has no volume driver loop.holdfast.dev (off: only root", "1 node has no volume driver"] {
+        assert!(why.sentence.contains(part), "{}", why.sentence);
+    }
+    announce(&mut story, "n2", "on");
+    story.settle();
+    let pod = story.pod("web-0").unwrap();
+    assert!(pod.is_ready() && pod.binding.as_ref().is_some_and(|binding| binding.node.as_str() == "n2"));
+
+    // Nor is the storage removed by a node that cannot.
+    story.ask(Command::DeleteSet { set: key("web"), orphan: false });
+    story.settle();
+    story.ask(Command::DeleteClaim { claim: key("www-web-0") });
+    let removals = |node: &str| domain::assignment(story.draft.state(), &node.into()).unwrap().removals.len();
+    assert_eq!((removals("n1"), removals("n2")), (0, 1));
+}
+
+#[test]
+fn a_file_system_of_one_kernel_is_not_made_for_several_nodes() {
+    let mut story = Story::with_nodes(1);
+    for (name, waits_for_consumer) in [("now", false), ("later", true)] {
+        let images = ClassSpec { provisioner: DRIVER_LOOP.into(), waits_for_consumer, ..ClassSpec::default() };
+        class(&mut story, name, images);
+        let access = AccessModes { read_write_many: true, ..AccessModes::default() };
+        let wish = ClaimSpec { access, class: Some(name.into()), request_bytes: 1, ..ClaimSpec::default() };
+        claim(&mut story, name, wish);
+        assert_eq!(volume_of(&story, name), None);
+        let why = domain::explain(story.draft.state(), "PersistentVolumeClaim", &key(name)).unwrap();
+        assert!(why.sentence.contains("gives a volume to one node at a time"), "{}", why.sentence);
+    }
 }

@@ -285,11 +285,17 @@ impl Cluster {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// The directory of a claim's volume.
+    /// Where the content of a claim's volume is: a directory, or where some node has its image mounted.
     pub(crate) fn volume_of(&self, claim: &str) -> Option<PathBuf> {
         let volume = self.field("pvc", claim, "/spec/volumeName")?;
-        let root = self.path("storage").join(volume.as_str()?);
-        [root.join("data"), root].into_iter().find(|path| path.is_dir())
+        let volume = volume.as_str()?;
+        let staged = |node: u32| {
+            let node = self.path(&format!("n{node}"));
+            let node = node.strip_prefix("/").expect("paths of a cluster are absolute");
+            Path::new("/run/holdfast/volumes").join(node).join("loop.holdfast.dev").join(volume).join("data")
+        };
+        let root = self.path("storage").join(volume);
+        (1..=9).map(staged).chain([root.join("data"), root]).find(|path| path.is_dir())
     }
 
     #[track_caller]

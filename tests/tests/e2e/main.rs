@@ -23,4 +23,5 @@ mod services;
 mod sets;
 mod storage;
 mod verbs;
+mod volumes;
 mod walk;

@@ -36,6 +36,19 @@ pub(crate) fn uids_of(directory: &Path, pod: &str) -> BTreeSet<String> {
     running().into_iter().filter_map(uid_of).collect()
 }
 
+/// The mount namespaces in which something below a directory is mounted, other than ours.
+pub(crate) fn namespaces_of(directory: &Path) -> Vec<String> {
+    let marker = directory.display().to_string();
+    let namespace =
+        |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).map(|link| link.display().to_string()).ok();
+    let own = namespace("self");
+    let sees =
+        |pid: &i32| fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|text| text.contains(&marker));
+    let found = running().into_iter().filter(sees).filter_map(|pid| namespace(&pid.to_string()));
+    let found: BTreeSet<String> = found.filter(|found| Some(found) != own.as_ref()).collect();
+    found.into_iter().collect()
+}
+
 fn running() -> Vec<i32> {
     let entries = fs::read_dir("/proc").expect("/proc can be listed").flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

@@ -254,7 +254,7 @@ record! {
         1: pod, 2: uid, 3: uid_text, 4: ordinal, 5: set, 6: address, 7: service_name, 8: labels, 9: template,
         10: volumes, 11: stop_within_ms,
     }
-    AssignedVolume { 1: name, 2: volume, 3: driver, 4: handle, 5: fence }
+    AssignedVolume { 1: name, 2: volume, 3: driver, 4: handle, 5: fence, 6: capacity_bytes }
     VolumeRemoval { 1: volume, 2: driver, 3: handle }
     NamesUpdate { 1: revision, 2: is_whole, 3: services, 4: removed, 5: has_more }
     NamedService { 1: address, 2: ports, 3: pods }

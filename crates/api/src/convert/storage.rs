@@ -8,9 +8,10 @@ use crate::quantity::{format_bytes, parse_bytes};
 use crate::time::format_ms;
 use crate::v1;
 use domain::State;
+use domain::driver::DRIVER_DIR;
 use domain::id::{ClassName, Key, Name, NodeName, Uid, VolumeName};
 use domain::object::{Attachment, Claim, Class, Volume, VolumePhase};
-use domain::spec::{AccessModes, ClaimSpec, ClassSpec, DRIVER_DIR, Labels, Reclaim, VolumeSpec};
+use domain::spec::{AccessModes, ClaimSpec, ClassSpec, Labels, Reclaim, VolumeSpec};
 use domain::uid_text;
 use std::collections::BTreeMap;
 

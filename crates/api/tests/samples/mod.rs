@@ -502,6 +502,7 @@ fn assignment() -> Assignment {
         driver: "dir.holdfast".into(),
         handle: "pv-1".into(),
         fence: Fence(7),
+        capacity_bytes: 1 << 30,
     };
     let assigned = AssignedPod {
         pod: pod(),

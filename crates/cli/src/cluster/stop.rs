@@ -94,6 +94,8 @@ pub(super) fn end_cluster(layout: &Layout, file: &mut ClusterFile) -> anyhow::Re
     for &name in file.nodes.keys() {
         process::kill_node(layout, name)?;
     }
+    // What was mounted for them goes with them, as with a machine that is switched off.
+    agent::volume::release_below(layout.root()).context("unmounting volumes")?;
     // Every process of every node is gone, so the next start is another boot.
     file.reboot_nodes()?;
     file.launcher = None;

@@ -1,8 +1,9 @@
 //! What a node should have now, read off the state.
 
 use crate::agent::{AssignedPod, AssignedVolume, Assignment, VolumeRemoval};
+use crate::driver;
 use crate::id::{Key, NodeName, VolumeName};
-use crate::object::{Pod, Volume};
+use crate::object::{Node, Pod, Volume};
 use crate::state::State;
 use std::sync::Arc;
 
@@ -38,6 +39,7 @@ fn assigned(state: &State, node: &NodeName, key: &Key, pod: &Pod) -> AssignedPod
                 driver: volume.spec.driver.clone(),
                 handle: volume.spec.handle.clone(),
                 fence,
+                capacity_bytes: volume.spec.capacity_bytes,
             })
         })
         .collect();
@@ -63,10 +65,11 @@ fn uid_text(state: &State, pod: &Pod) -> String {
 /// The node that removes a volume's storage: any that is there, the same on every server.
 fn remover<'a>(state: &'a State, volume: &Volume) -> Option<&'a NodeName> {
     let can_reach = |name: &NodeName| volume.spec.nodes.is_empty() || volume.spec.nodes.contains(name);
+    let has_driver = |node: &Node| driver::refusal(node, &volume.spec.driver).is_none();
     let candidates: Vec<&NodeName> = state
         .nodes
         .iter()
-        .filter(|(name, node)| node.unreachable.is_none() && can_reach(name))
+        .filter(|(name, node)| node.unreachable.is_none() && can_reach(name) && has_driver(node))
         .map(|(name, _)| name)
         .collect();
     let count = u64::try_from(candidates.len()).ok().filter(|count| 0 < *count)?;

@@ -1,6 +1,7 @@
 //! Claims: which volume each gets, and what becomes of both at the end. Never detaches anything.
 
 use crate::draft::{Draft, class_of, class_or_default, volume_name};
+use crate::driver;
 use crate::event::Event;
 use crate::id::{Key, VolumeName};
 use crate::object::{Claim, VolumePhase};
@@ -56,6 +57,9 @@ pub(crate) fn bind(state: &State, key: &Key, claim: &Claim, waits: bool) -> Vec<
         return Vec::new();
     }
     let Some((class_name, class)) = class_of(state, claim.spec.class.as_ref()) else { return Vec::new() };
+    if !driver::provisions(class.spec.provisioner.as_str(), claim.spec.access) {
+        return Vec::new();
+    }
     let volume = volume_name(&state.cluster, claim.meta.uid);
     let spec = VolumeSpec {
         capacity_bytes: claim.spec.request_bytes,

@@ -2,6 +2,7 @@
 //! every leader would choose the same.
 
 use crate::draft::{class_of, spoken};
+use crate::driver;
 use crate::id::{Key, Name, NodeName};
 use crate::object::{Node, Pod, Unplaced, Volume, VolumePhase};
 use crate::spec::{AntiAffinity, Labels, Resources, Taint, Toleration};
@@ -9,7 +10,7 @@ use crate::state::{State, load};
 use imbl::OrdMap;
 use mutants::{Mutant, is_on};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How good a node is, the weightiest first: pods of the same set, dislikes, soft taints, load.
@@ -62,7 +63,11 @@ fn claims_refuse(state: &State, key: &Key, pod: &Pod) -> Option<String> {
                 spoken(other)
             ));
         }
-        let waits = class_of(state, claim.spec.class.as_ref()).is_some_and(|(_, class)| class.spec.waits_for_consumer);
+        let waits = class_of(state, claim.spec.class.as_ref()).is_some_and(|(_, class)| {
+            let provisioner = class.spec.provisioner.as_str();
+            let may_come = provisioner == driver::NO_PROVISIONER || driver::provisions(provisioner, claim.spec.access);
+            class.spec.waits_for_consumer && may_come
+        });
         match claim.volume.as_ref().map(|volume| state.volumes.get(volume)) {
             None if !waits => return Some(format!("persistentvolumeclaim \"{name}\" is not bound")),
             Some(None) => return Some(format!("the volume of persistentvolumeclaim \"{name}\" is lost")),
@@ -87,6 +92,8 @@ struct Search<'a> {
     /// For each rule of anti-affinity, the nodes that have a pod it avoids.
     avoided: Vec<(&'a AntiAffinity, BTreeMap<&'a NodeName, ()>)>,
     volumes: Vec<&'a Arc<Volume>>,
+    /// Of its volumes, and of those that will be made for it once it has a node.
+    drivers: BTreeSet<&'a Name>,
 }
 
 impl<'a> Search<'a> {
@@ -105,8 +112,14 @@ impl<'a> Search<'a> {
                 .collect()
         };
         let avoided = pod.template.anti_affinity.iter().map(|rule| (rule, avoid(rule))).collect();
-        let volumes = state.volumes_of(pod).map(|(_, volume)| volume).collect();
-        Self { state, pod, requests: pod.template.requests(), siblings, siblings_min, avoided, volumes }
+        let volumes: Vec<_> = state.volumes_of(pod).map(|(_, volume)| volume).collect();
+        let mut drivers: BTreeSet<&Name> = volumes.iter().map(|volume| &volume.spec.driver).collect();
+        let unbound = pod.claims.iter().filter_map(|pod_claim| state.claims.get(&pod_claim.claim));
+        for claim in unbound.filter(|claim| claim.volume.is_none()) {
+            let provisioner = class_of(state, claim.spec.class.as_ref()).map(|(_, class)| &class.spec.provisioner);
+            drivers.extend(provisioner.filter(|driver| driver.as_str() != driver::NO_PROVISIONER));
+        }
+        Self { state, pod, requests: pod.template.requests(), siblings, siblings_min, avoided, volumes, drivers }
     }
 
     fn refuses(&self, name: &NodeName, node: &Node) -> Option<Name> {
@@ -143,10 +156,13 @@ impl<'a> Search<'a> {
         if node.pods_max <= node.pod_count {
             return Some("too many pods".into());
         }
-        self.volume_refuses(name)
+        self.volume_refuses(name, node)
     }
 
-    fn volume_refuses(&self, node: &NodeName) -> Option<Name> {
+    fn volume_refuses(&self, node: &NodeName, record: &Node) -> Option<Name> {
+        if let Some(refusal) = self.drivers.iter().find_map(|driver| driver::refusal(record, driver)) {
+            return Some(refusal.into());
+        }
         for volume in &self.volumes {
             if !volume.spec.nodes.is_empty() && !volume.spec.nodes.contains(node) {
                 return Some("node cannot reach the pod's volume".into());

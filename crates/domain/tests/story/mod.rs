@@ -65,7 +65,8 @@ impl Story {
     pub fn with_nodes(count: u32) -> Self {
         let mut story = Self::default();
         story.ask(Command::FormCluster { cluster: "00c0ffee".into() });
-        let spec = ClassSpec { provisioner: domain::spec::DRIVER_DIR.into(), is_default: true, ..ClassSpec::default() };
+        let spec =
+            ClassSpec { provisioner: domain::driver::DRIVER_DIR.into(), is_default: true, ..ClassSpec::default() };
         story.ask(Command::ApplyClass {
             class: "standard".into(),
             spec,

@@ -7,9 +7,10 @@
 use super::Checker;
 use crate::history::{Fact, What};
 use crate::scene::Scene;
+use domain::driver::DRIVER_FENCED;
 use domain::id::{Fence, NodeName, Uid, VolumeName};
 use domain::object::Volume;
-use domain::spec::{AccessModes, DRIVER_FENCED};
+use domain::spec::AccessModes;
 use std::collections::BTreeMap;
 
 /// See the module.

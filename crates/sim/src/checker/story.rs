@@ -92,7 +92,7 @@ impl Story {
     pub(crate) fn has_nodes(&mut self, nodes: &[&str]) {
         self.submits("server", Command::FormCluster { cluster: "00c0ffee".into() });
         let spec = ClassSpec {
-            provisioner: domain::spec::DRIVER_DIR.into(),
+            provisioner: domain::driver::DRIVER_DIR.into(),
             is_default: true,
             may_expand: true,
             ..ClassSpec::default()

@@ -2,10 +2,11 @@
 
 use crate::history::Question;
 use crate::scenario::Operation;
+use domain::driver::DRIVER_DIR;
 use domain::id::{ClassName, Key, Name, NodeName, Ordinal};
 use domain::spec::{
-    AccessModes, Amount, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec, Container, DRIVER_DIR, EnvValue, EnvVar,
-    Labels, Mount, PodManagement, Probe, Reclaim, Resources, Retention, SetSpec, Template, UpdateStrategy,
+    AccessModes, Amount, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec, Container, EnvValue, EnvVar, Labels,
+    Mount, PodManagement, Probe, Reclaim, Resources, Retention, SetSpec, Template, UpdateStrategy,
 };
 use domain::{Command, Request, State};
 use std::sync::Arc;
