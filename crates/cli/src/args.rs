@@ -442,20 +442,43 @@ pub(crate) enum Rollout {
 
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
-    /// POD or pod/POD.
-    pub(crate) pod: String,
-    /// Which container; not needed where there is one.
+    /// POD or pod/POD; of sts/NAME or svc/NAME, the first pod that is ready.
+    #[arg(required_unless_present = "selector")]
+    pub(crate) target: Option<String>,
+    /// Of all pods with these labels.
+    #[arg(
+        short = 'l',
+        long,
+        value_name = "LABELS",
+        conflicts_with = "target",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) selector: String,
+    /// Of all pods of sts/NAME or svc/NAME.
+    #[arg(long)]
+    pub(crate) all_pods: bool,
+    /// Which container; the first if not given.
     #[arg(short, long, default_value = "", hide_default_value = true)]
     pub(crate) container: String,
-    /// Go on with what is written.
+    /// Of all containers.
+    #[arg(long, conflicts_with = "container")]
+    pub(crate) all_containers: bool,
+    /// Begin each line with the pod and the container that it comes from.
+    #[arg(long)]
+    pub(crate) prefix: bool,
+    /// How many logs may be followed at once.
+    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    pub(crate) max_log_requests: usize,
+    /// Go on with what is written, also when the container is started again, until its pod is gone.
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// Of the container before the last restart.
     #[arg(short, long)]
     pub(crate) previous: bool,
-    /// Only so many lines from the end; -1 means all.
-    #[arg(long, default_value_t = -1, allow_negative_numbers = true, hide_default_value = true)]
-    pub(crate) tail: i64,
+    /// Only so many lines from the end; -1 means all, which it is by default, except that it is 10 with --selector.
+    #[arg(long, value_name = "LINES", allow_negative_numbers = true)]
+    pub(crate) tail: Option<i64>,
     /// Only what was written in the last 5s, 2m or 3h.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) since: Option<u64>,

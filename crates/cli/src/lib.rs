@@ -29,6 +29,7 @@ mod fetch;
 mod get;
 mod listing;
 mod local;
+mod logs;
 mod modify;
 mod observe;
 mod pick;
@@ -131,7 +132,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
             observe::rollout_status(&address.connect(), &target, namespace, watch, timeout).await
         }
         Verb::Rollout(verb) => rollout::run(&address.connect(), &verb, namespace, id).await,
-        Verb::Logs(args) => observe::logs(&address.connect(), &args, namespace).await,
+        Verb::Logs(args) => logs::logs(&address.connect(), &args, namespace).await,
         Verb::Cp(args) => cp::cp(&address.connect(), &args, namespace).await,
         Verb::PortForward(args) => port_forward::port_forward(address.connect(), &args, namespace).await,
         Verb::Wait(args) => observe::wait(&address.connect(), &args, namespace).await,

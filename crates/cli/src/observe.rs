@@ -1,16 +1,15 @@
-//! Verbs that look and wait: `rollout status`, `logs`, `wait`, `why`, `events`.
+//! Verbs that look and wait: `rollout status`, `wait`, `why`, `events`.
 
 use std::time::Duration;
 
 use api::manifest;
 use api::v1;
 use api::v1::history_client::HistoryClient;
-use api::v1::pods_client::PodsClient;
 use api::v1::stateful_sets_client::StatefulSetsClient;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::args::{Events, Logs, Output, Wait};
+use crate::args::{Events, Output, Wait};
 use crate::connect::Session;
 use crate::error::CliError;
 use crate::fetch::{self, read};
@@ -59,31 +58,6 @@ pub(crate) fn pod_name(text: &str) -> Result<String, CliError> {
         (Resource::Pod, name) => Ok(name),
         (other, _) => Err(CliError::usage(format!("this is for pods, and {text} is a {}", other.word()))),
     }
-}
-
-/// Writes what a pod wrote.
-pub(crate) async fn logs(session: &Session, args: &Logs, namespace: &str) -> Result<(), CliError> {
-    let name = pod_name(&args.pod)?;
-    let request = v1::LogsRequest {
-        namespace: namespace.to_owned(),
-        name,
-        container: args.container.clone(),
-        follow: args.follow,
-        previous: args.previous,
-        tail_lines: Some(args.tail).filter(|&lines| 0 <= lines),
-        // Whole seconds, as kubectl sends them; part of one is one.
-        since_seconds: args.since.map(|ms| i64::try_from(ms.div_ceil(1_000)).unwrap_or(i64::MAX)),
-        since_time: args.since_time.clone(),
-        timestamps: args.timestamps,
-    };
-    let mut stream = read!(session, PodsClient.logs(request))?;
-    while let Some(reply) = stream.message().await? {
-        print::data(&reply.data);
-        if print::is_closed() {
-            break;
-        }
-    }
-    Ok(())
 }
 
 /// What is waited for.

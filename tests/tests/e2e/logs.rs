@@ -117,3 +117,65 @@ fn logs_of_a_node_that_is_cut_off_say_so_and_come_back() {
     cluster.ok(&["fault", "heal"]);
     cluster.wait("the log is there again", || has_log(&cluster));
 }
+
+/// Two pods of two containers; the first ends when it is told to, and is started again.
+const RUNNERS: &str = "apiVersion: apps/v1
+kind: StatefulSet
+metadata:
+  name: runner
+spec:
+  serviceName: runner
+  replicas: 2
+  selector:
+    matchLabels: {app: runner}
+  template:
+    metadata:
+      labels: {app: runner}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: main
+        image: busybox
+        command: [sh, -c, 'echo run of $POD_NAME; until [ -e go ]; do sleep 0.05; done; rm go; echo end; exit 3']
+      - name: side
+        image: busybox
+        command: [sh, -c, echo aside; exec sleep 100000]
+";
+
+#[test]
+fn logs_are_followed_from_run_to_run_and_of_many_containers_at_once() {
+    let cluster = Cluster::up();
+    cluster.apply(&cluster.file("runner.yaml", RUNNERS));
+    cluster.wait_ready(&["runner-0", "runner-1"]);
+    let one = Follower::start(&cluster, &["logs", "-f", "sts/runner"]);
+    one.expect("run of runner-0");
+    let arguments = ["logs", "-f", "-l", "app=runner", "--all-containers", "--prefix"];
+    let many = Follower::start(&cluster, &arguments);
+    many.expect("[pod/runner-1/side] aside");
+    let end = |pod: &str| cluster.ok(&["exec", pod, "--", "touch", "go"]);
+    end("runner-0");
+    for line in ["end", "run of runner-0"] {
+        one.expect(line);
+        many.expect(&format!("[pod/runner-0/main] {line}"));
+    }
+    end("runner-1");
+    many.expect("[pod/runner-1/main] end");
+    many.expect("[pod/runner-1/main] run of runner-1");
+    assert_eq!(cluster.ok(&["logs", "--previous", "runner-0"]), "run of runner-0\nend\n");
+    assert_eq!(cluster.ok(&["logs", "runner-0"]), "run of runner-0\n");
+    let all = ["logs", "sts/runner", "--all-pods", "--all-containers", "--prefix"];
+    let expected = "[pod/runner-0/main] run of runner-0\n[pod/runner-0/side] aside\n\
+                    [pod/runner-1/main] run of runner-1\n[pod/runner-1/side] aside\n";
+    assert_eq!(cluster.ok(&all), expected);
+    let said = cluster.run(&[&arguments[..], &["--max-log-requests=3"]].concat());
+    assert!(said.code == Some(1) && said.stderr.contains("4 logs would be followed, and 3 may be"), "{said:#?}");
+    let said = cluster.run(&["logs", "-l", "app=runner", "-c", "none"]);
+    assert!(said.code == Some(1) && said.stderr.contains("runner-1/none: "), "{said:#?}");
+    assert_eq!(cluster.run(&["logs", "-l", "app=nobody"]).code, Some(1));
+
+    cluster.ok(&["delete", "statefulset", "runner"]);
+    for follower in [one, many] {
+        let said = follower.end(&cluster);
+        assert_eq!(said.code, Some(0), "{said:#?}");
+    }
+}

@@ -24,7 +24,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Much less than what gRPC takes in one message.
 const FRAME_BYTES_MAX: usize = 64 * 1024;
 
-/// Sends what a container wrote. Followed, until the container has ended; else what there is now.
+/// Sends what a container wrote: what there is now, or followed, from run to run, until its pod is gone from the node.
 pub(crate) async fn send_log(
     data_dir: PathBuf,
     pod: u64,
@@ -36,30 +36,49 @@ pub(crate) async fn send_log(
         End::failed(Code::Internal, "LogUnreadable", format!("reading the log on the node: {error}"))
     };
     let pod_dir = layout::pod_dir(&data_dir, Uid(pod));
-    let dir = match attempt(&pod_dir, &container, wish.previous) {
+    let mut dir = match attempt(&pod_dir, &container, wish.previous) {
         Ok(dir) => dir,
         Err(end) => return end,
     };
-    let query = query(&wish, Timestamp::now());
-    let opening = dir.clone();
-    let opened = blocking(move || LogFollower::open(&process::log_path(&opening), query)).await;
-    let mut follower = match opened {
-        Ok(follower) => follower,
-        Err(error) => return failed(error),
-    };
+    let mut query = query(&wish, Timestamp::now());
     let mut form = Form { has_times: wish.timestamps, is_in_line: false };
     loop {
-        // Looked at first: what was written before the end is read after this.
-        let is_over = !wish.follow || is_over(&dir);
-        let (follower_again, lines) = match blocking(move || follower.next_lines().map(|lines| (follower, lines))).await
-        {
-            Ok(read) => read,
-            Err(error) => return failed(error),
+        if let Err(error) = send_run(dir.clone(), query, wish.follow, &mut form, outgoing).await {
+            return failed(error);
+        }
+        if !wish.follow || wish.previous {
+            return End::good();
+        }
+        // Of the runs that follow, everything is wanted.
+        query.tail = None;
+        dir = loop {
+            match next_attempt(&pod_dir, &container, &dir) {
+                Some(next) => break next,
+                None if !dir.exists() => return End::good(),
+                None => tokio::time::sleep(LOOK_PAUSE).await,
+            }
         };
+    }
+}
+
+/// Sends what was written in one run; if it is followed, to its end.
+async fn send_run(
+    dir: PathBuf,
+    query: LogQuery,
+    is_followed: bool,
+    form: &mut Form,
+    outgoing: &mpsc::Sender<TunnelFrame>,
+) -> io::Result<()> {
+    let path = process::log_path(&dir);
+    let mut follower = blocking(move || LogFollower::open(&path, query)).await?;
+    loop {
+        // Looked at first: what was written before the end is read after this.
+        let is_over = !is_followed || is_over(&dir);
+        let (follower_again, lines) = blocking(move || follower.next_lines().map(|lines| (follower, lines))).await?;
         follower = follower_again;
         if lines.is_empty() {
             if is_over {
-                return End::good();
+                return Ok(());
             }
             tokio::time::sleep(LOOK_PAUSE).await;
         }
@@ -67,6 +86,13 @@ pub(crate) async fn send_log(
             send(outgoing, Frame::Data(data.into())).await;
         }
     }
+}
+
+/// The run after this one, once it has begun. When several have come and gone, the first whose log is kept.
+fn next_attempt(pod_dir: &Path, container: &str, dir: &Path) -> Option<PathBuf> {
+    let present: u32 = dir.file_name()?.to_str()?.parse().ok()?;
+    let later = layout::attempts(pod_dir, container).into_iter().filter(|attempt| present < *attempt);
+    later.map(|attempt| process::attempt_dir(pod_dir, container, attempt)).find(|dir| dir.join(RUN_FILE).exists())
 }
 
 /// The directory of the run whose log is wanted.
@@ -176,6 +202,8 @@ mod tests {
         assert_eq!((wanted(false).unwrap(), wanted(true).unwrap()), ("0".into(), "0".into()));
         begin(1);
         assert_eq!((wanted(false).unwrap(), wanted(true).unwrap()), ("1".into(), "0".into()));
+        assert_eq!(next_attempt(dir.path(), "main", &first).unwrap().file_name().unwrap(), "1");
+        assert_eq!(next_attempt(dir.path(), "main", &process::attempt_dir(dir.path(), "main", 1)), None);
         assert!(attempt(dir.path(), "..", false).is_err());
     }
 }
