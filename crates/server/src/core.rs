@@ -8,7 +8,7 @@ use domain::id::Revision;
 use domain::{Request, State};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// How many inputs may wait for the core; whoever has another one waits too.
@@ -21,6 +21,8 @@ pub(crate) enum Command {
     Input(Input),
     /// A call, and where to answer.
     Call { request: Request, reply: oneshot::Sender<Answer> },
+    /// Many calls, and where to answer all of them.
+    Calls { requests: Vec<Request>, reply: oneshot::Sender<Vec<Answer>> },
     /// A read, and where to answer.
     Read { stale: bool, reply: oneshot::Sender<Answer> },
     /// An agent connected; what it is to hear goes here.
@@ -110,12 +112,29 @@ impl Core {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Call { request, reply }).await?;
         let answer = answer.await.map_err(|_| Stopped)?;
-        match &answer {
-            Answer::Done(_) => self.metrics().note_commit(began_at.elapsed()),
+        self.note(&answer, began_at.elapsed());
+        Ok(answer)
+    }
+
+    /// Asks this server alone to carry out many requests, in order; each is answered on its own.
+    pub(crate) async fn calls(&self, requests: Vec<Request>) -> Result<Vec<Answer>, Stopped> {
+        let began_at = Instant::now();
+        let (reply, answers) = oneshot::channel();
+        self.command(Command::Calls { requests, reply }).await?;
+        let answers = answers.await.map_err(|_| Stopped)?;
+        let took = began_at.elapsed();
+        for answer in &answers {
+            self.note(answer, took);
+        }
+        Ok(answers)
+    }
+
+    fn note(&self, answer: &Answer, took: Duration) {
+        match answer {
+            Answer::Done(_) => self.metrics().note_commit(took),
             Answer::Failed(CallError::Rejected(_)) => self.metrics().note_refusal(),
             Answer::Failed(_) | Answer::State(_) | Answer::NotLeader { .. } => {}
         }
-        Ok(answer)
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

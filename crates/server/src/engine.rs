@@ -3,10 +3,11 @@
 use crate::core::{Answer, Command, Core, Latest};
 use crate::peers::Outboxes;
 use crate::snapshots::Snapshots;
+use crate::tickets::Tickets;
 use crate::{ServerConfig, ServerError};
 use bytes::Bytes;
 use consensus::Retention;
-use control_core::{CallError, Control, Input, Output, Recovered, SnapshotBytes};
+use control_core::{Control, Input, Output, Recovered, SnapshotBytes};
 use domain::State;
 use domain::agent::ToAgent;
 use journal::{DirDisk, Journal, Ledger, Options, Seq, SnapshotStore};
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 /// How many inputs one step takes: enough to share a sync between all that wait, and not so many that ticks starve.
 const STEP_INPUTS_MAX: usize = 8_192;
@@ -30,11 +31,10 @@ pub(crate) struct Engine {
     core: Core,
     snapshots: Snapshots,
     outboxes: Outboxes,
-    tickets: BTreeMap<u64, oneshot::Sender<Answer>>,
+    tickets: Tickets,
     /// Given once the state that they speak of is shown.
     answers: Vec<(u64, Answer)>,
     shown: Latest,
-    last_ticket: u64,
     agents: BTreeMap<u64, mpsc::Sender<ToAgent>>,
     /// Inputs that came of executing outputs; they go first.
     own_inputs: Vec<Input>,
@@ -106,10 +106,9 @@ impl Opened {
             core,
             snapshots,
             outboxes,
-            tickets: BTreeMap::new(),
+            tickets: Tickets::default(),
             answers: Vec::new(),
             shown,
-            last_ticket: 0,
             agents: BTreeMap::new(),
             own_inputs: Vec::new(),
             started_at: Instant::now(),
@@ -137,6 +136,11 @@ impl Engine {
                 match command {
                     Command::Stop => return Ok(()),
                     Command::Failed(error) => return Err(error),
+                    Command::Calls { requests, reply } => {
+                        let first = self.tickets.issue_many(requests.len(), reply);
+                        let call = |(ticket, request)| Input::Call { ticket, request };
+                        inputs.extend((first..).zip(requests).map(call));
+                    }
                     other => inputs.push(self.register(other)),
                 }
             }
@@ -157,20 +161,14 @@ impl Engine {
                 Input::Tick
             }
             Command::Input(input) => input,
-            Command::Call { request, reply } => Input::Call { ticket: self.issue(reply), request },
-            Command::Read { stale, reply } => Input::Read { ticket: self.issue(reply), stale },
+            Command::Call { request, reply } => Input::Call { ticket: self.tickets.issue(reply), request },
+            Command::Read { stale, reply } => Input::Read { ticket: self.tickets.issue(reply), stale },
             Command::AgentOpened { session, frames } => {
                 self.agents.insert(session, frames);
                 Input::AgentOpened { session }
             }
-            Command::Stop | Command::Failed(_) => unreachable!("handled by the loop"),
+            Command::Calls { .. } | Command::Stop | Command::Failed(_) => unreachable!("handled by the loop"),
         }
-    }
-
-    fn issue(&mut self, reply: oneshot::Sender<Answer>) -> u64 {
-        self.last_ticket += 1;
-        self.tickets.insert(self.last_ticket, reply);
-        self.last_ticket
     }
 
     fn execute(&mut self, output: Output) -> Result<(), ServerError> {
@@ -192,8 +190,8 @@ impl Engine {
                 self.show(Arc::new(state));
                 self.answer_all();
             }
-            Output::NotLeader { ticket, leader } => self.answer(ticket, Answer::NotLeader { leader }),
-            Output::ReadReady { ticket, state } => self.answer(ticket, Answer::State(Arc::new(state))),
+            Output::NotLeader { ticket, leader } => self.tickets.answer(ticket, Answer::NotLeader { leader }),
+            Output::ReadReady { ticket, state } => self.tickets.answer(ticket, Answer::State(Arc::new(state))),
             Output::Published(applied) => self.core.ring().push(applied),
             Output::Restored { state } => {
                 tracing::info!(revision = state.revision.0, "the state was replaced by the leader's snapshot");
@@ -222,13 +220,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Whoever asked may have given up since.
-    fn answer(&mut self, ticket: u64, answer: Answer) {
-        if let Some(reply) = self.tickets.remove(&ticket) {
-            let _ = reply.send(answer);
-        }
-    }
-
     /// An agent that does not keep up loses its connection; it comes again and gets everything at once.
     fn tell(&mut self, session: u64, frame: ToAgent) {
         let Some(frames) = self.agents.get(&session) else { return };
@@ -240,7 +231,7 @@ impl Engine {
 
     fn answer_all(&mut self) {
         for (ticket, answer) in std::mem::take(&mut self.answers) {
-            self.answer(ticket, answer);
+            self.tickets.answer(ticket, answer);
         }
     }
 
@@ -260,14 +251,6 @@ impl Engine {
 
     fn now_ms(&self) -> u64 {
         millis(self.started_at.elapsed())
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        for (_, reply) in std::mem::take(&mut self.tickets) {
-            let _ = reply.send(Answer::Failed(CallError::OutcomeUnknown));
-        }
     }
 }
 

@@ -61,6 +61,35 @@ impl Forward {
         Ok((reply, state))
     }
 
+    /// Carries out many changes, in order. What this server cannot take as the leader goes the way of a single change,
+    /// one after another, so that the order stays.
+    pub(crate) async fn change_many(&self, mut requests: Vec<Request>, until: Instant) -> Vec<Result<Reply, Status>> {
+        for request in requests.iter_mut().filter(|request| request.id.is_none()) {
+            match draw_request_id() {
+                Ok(id) => request.id = Some(id),
+                Err(status) => return vec![Err(status); requests.len()],
+            }
+        }
+        let Ok(answers) = self.core.calls(requests.clone()).await else {
+            return vec![Err(status::stopping()); requests.len()];
+        };
+        let mut results = Vec::with_capacity(answers.len());
+        for (request, answer) in requests.iter().zip(answers) {
+            results.push(match result_of(answer) {
+                Err(why) if is_worth_repeating(&why) => {
+                    self.propose(request, until).await.map_err(|status| name_request(status, request))
+                }
+                result => result,
+            });
+        }
+        // As after a single change, the state here has all of them.
+        let last = results.iter().flatten().map(|reply| reply.revision).max().unwrap_or_default();
+        match self.state_at(last, until).await {
+            Ok(_) => results,
+            Err(why) => results.into_iter().map(|result| result.and(Err(why.clone()))).collect(),
+        }
+    }
+
     async fn propose(&self, request: &Request, until: Instant) -> Result<Reply, Status> {
         let mut pauses = Pauses::new(until);
         let mut may_be_done = None;
@@ -87,12 +116,7 @@ impl Forward {
 
     /// One attempt on this server.
     pub(crate) async fn propose_once(&self, request: Request) -> Result<Reply, Status> {
-        match self.core.call(request).await.map_err(|_| status::stopping())? {
-            Answer::Done(reply) => Ok(reply),
-            Answer::Failed(error) => Err(status::call_error(&error)),
-            Answer::NotLeader { leader } => Err(status::not_leader(leader)),
-            Answer::State(_) => Err(Status::internal("a call was answered like a read")),
-        }
+        result_of(self.core.call(request).await.map_err(|_| status::stopping())?)
     }
 
     async fn propose_here(&self, request: &Request) -> Attempt<Reply> {
@@ -154,6 +178,16 @@ impl Forward {
                 Err(status::status(Code::DeadlineExceeded, "Behind", text, &[("revision", revision.to_string())]))
             }
         }
+    }
+}
+
+/// What an answer means for who called.
+fn result_of(answer: Answer) -> Result<Reply, Status> {
+    match answer {
+        Answer::Done(reply) => Ok(reply),
+        Answer::Failed(error) => Err(status::call_error(&error)),
+        Answer::NotLeader { leader } => Err(status::not_leader(leader)),
+        Answer::State(_) => Err(Status::internal("a call was answered like a read")),
     }
 }
 

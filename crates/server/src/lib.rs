@@ -16,6 +16,7 @@ mod serve;
 mod services;
 mod snapshots;
 mod status;
+mod tickets;
 mod tunnels;
 mod watchers;
 

@@ -21,10 +21,30 @@ fn pods_of_simulated_agents_become_ready() {
 }
 
 #[test]
-fn changes_are_acknowledged_one_by_one_and_in_streams() {
+fn changes_are_acknowledged_one_by_one_and_in_streams_and_reads_answered() {
     let found = measured(&["commit", "--clients", "2", "--seconds", "1"]);
-    for row in 0..2 {
+    for row in 0..4 {
         let rate = found.pointer(&format!("/commit/{row}/per_second")).and_then(Value::as_u64);
         assert!(rate.is_some_and(|rate| 0 < rate), "{found}");
     }
+}
+
+#[test]
+fn local_clusters_are_measured_with_their_pods_and_faults() {
+    let found = measured(&["rollout", "--replicas", "2"]);
+    assert_eq!(found.pointer("/rollout/1/pods"), Some(&Value::from(2)), "{found}");
+    let found = measured(&["exit", "--rounds", "1"]);
+    assert_eq!(found["exit"].as_array().map(Vec::len), Some(3), "{found}");
+    let found = measured(&["failover", "--kills", "1", "--clients", "2", "--calm", "1"]);
+    assert_eq!(found.pointer("/calm/0/elections"), Some(&Value::from(0)), "{found}");
+    assert_eq!(found.pointer("/failover/0/kills"), Some(&Value::from(1)), "{found}");
+    let found = measured(&["up", "--rounds", "1", "--idle", "1"]);
+    assert_eq!(found["idle"].as_array().map(Vec::len), Some(7), "{found}");
+}
+
+#[test]
+fn watchers_hear_of_the_changes_to_their_objects() {
+    let found = measured(&["watch", "--watchers", "20", "--objects", "10", "--rate", "50", "--seconds", "1"]);
+    let delivered = found.pointer("/watch/0/delivered").and_then(Value::as_u64);
+    assert!(delivered.is_some_and(|delivered| 0 < delivered), "{found}");
 }

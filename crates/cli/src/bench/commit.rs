@@ -1,30 +1,27 @@
-//! How many small changes per second a cluster acknowledges, and how long each takes.
+//! How many small changes per second a cluster acknowledges, how many reads it answers, and how long each takes.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::v1;
-use api::v1::cluster_client::ClusterClient;
-use api::v1::commit_request::Mutation;
-use api::v1::services_client::ServicesClient;
-use clap::{Args, ValueEnum};
-use tokio::sync::mpsc;
+use clap::Args;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use super::Common;
+use super::client::{Client, Done, Mode, WINDOW_MAX};
 use super::cluster::Cluster;
+use super::etcd::Etcd;
 use super::load::Latencies;
 use super::machine::Machine;
 use super::report::{Cell, Report, Rows};
 use crate::connect::new_request_id;
 use crate::error::CliError;
 
+const COLUMNS: [&str; 7] = ["MODE", "CLIENTS", "PER SECOND", "P50 MS", "P99 MS", "MAX MS", "SERVERS US/CHANGE"];
 /// What is written before anything is counted.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// How many changes of one stream are under way.
-const WINDOW_MAX: usize = 256;
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -34,8 +31,8 @@ pub(crate) struct Commit {
     /// How many clients at the same time.
     #[arg(long, value_delimiter = ',', default_value = "1,16,256,1024")]
     clients: Vec<usize>,
-    /// One call for each change, or streams of changes.
-    #[arg(long, value_delimiter = ',', default_value = "unary,stream")]
+    /// One call for each change, streams of changes, streams of many in each message, or linearizable reads.
+    #[arg(long, value_delimiter = ',', default_value = "unary,stream,batch,read")]
     modes: Vec<Mode>,
     /// How long each number of clients is measured.
     #[arg(long, default_value_t = 3)]
@@ -52,55 +49,100 @@ pub(crate) struct Commit {
     /// Call every server in turn instead of the leader only.
     #[arg(long)]
     spread: bool,
-}
-
-/// How a client makes its changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Mode {
-    /// The next one when the last one is answered.
-    Unary,
-    /// Several under way at any time.
-    Stream,
-}
-
-/// What one client does.
-#[derive(Debug)]
-struct Client {
-    number: usize,
-    /// Makes request ids unlike those of any other run.
-    run: Arc<str>,
-    payload: Arc<str>,
-    sent: u64,
-    window: usize,
-    counts_from: Instant,
-    until: Instant,
-}
-
-/// What came of it.
-#[derive(Debug, Default)]
-struct Done {
-    latencies: Latencies,
-    refused: Option<String>,
+    /// Ask the etcd of this machine the same afterwards, on the same disk, and compare.
+    #[arg(long)]
+    against_etcd: bool,
 }
 
 pub(super) async fn run(args: &Commit, given: Option<&str>) -> Result<Report, CliError> {
     let machine = Machine::look(&args.common.scratch)?;
     let cluster = Cluster::get(&args.common, given, 0).await?;
     let began_at = Instant::now();
-    let mut rows =
-        Rows::new("commit", &["MODE", "CLIENTS", "PER SECOND", "P50 MS", "P99 MS", "MAX MS", "SERVERS US/CHANGE"]);
+    let mut rows = Rows::new("commit", &COLUMNS);
+    let mut rates = Vec::new();
     for &mode in &args.modes {
         for &clients in &args.clients {
-            rows.push(measure(args, &cluster, mode, clients).await?);
+            let channels = cluster.connections(clients.min(args.connections), args.spread).await?;
+            let cpu = || cluster.servers_cpu();
+            let mut measured = measure(args, mode, clients, &channels, cpu, Client::run).await?;
+            rates.push((mode, clients, measured.rate, measured.latencies.quantile_ms(0.99)));
+            rows.push(measured.cells(&mode_name(mode), clients));
         }
     }
     let costs = cluster.costs(began_at);
     cluster.end().await;
-    Ok(Report::new("commit", machine).with(rows).with(costs))
+    let report = Report::new("commit", machine).with(rows).with(costs);
+    if args.against_etcd { Ok(report.with(against_etcd(args, &rates).await?)) } else { Ok(report) }
 }
 
-async fn measure(args: &Commit, cluster: &Cluster, mode: Mode, count: usize) -> Result<Vec<Cell>, CliError> {
-    let channels = cluster.connections(count.min(args.connections), args.spread).await?;
+/// The same questions to etcd, and how many times more of them are answered here.
+async fn against_etcd(args: &Commit, rates: &[(Mode, usize, f64, f64)]) -> Result<Rows, CliError> {
+    let mut rows =
+        Rows::new("etcd", &["MODE", "CLIENTS", "ETCD/S", "ETCD P99 MS", "HOLDFAST/S", "P99 MS", "TIMES ETCD"]);
+    let Some(etcd) = Etcd::start(&args.common.scratch).await? else {
+        crate::print::note("etcd is not installed on this machine: it is not measured");
+        return Ok(rows);
+    };
+    let mut of_etcd = BTreeMap::new();
+    for &(mode, clients, rate, p99) in rates {
+        // etcd has no streams of changes: they are compared with its single ones.
+        let as_etcd = if mode == Mode::Read { Mode::Read } else { Mode::Unary };
+        let (etcd_rate, etcd_p99) = match of_etcd.entry((as_etcd == Mode::Read, clients)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(place) => {
+                let channels = etcd.connections(clients.min(args.connections)).await?;
+                let asking = measure(args, as_etcd, clients, &channels, || Duration::ZERO, super::etcd::run);
+                let mut measured = asking.await?;
+                *place.insert((measured.rate, measured.latencies.quantile_ms(0.99)))
+            }
+        };
+        rows.push(vec![
+            Cell::word(mode_name(mode)),
+            Cell::count(clients),
+            Cell::Number(etcd_rate, 0),
+            Cell::Number(etcd_p99, 2),
+            Cell::Number(rate, 0),
+            Cell::Number(p99, 2),
+            Cell::Number(rate / etcd_rate.max(1.0), 2),
+        ]);
+    }
+    Ok(rows)
+}
+
+/// What a number of clients came to.
+#[derive(Debug)]
+struct Measured {
+    latencies: Latencies,
+    rate: f64,
+    cpu: Duration,
+}
+
+impl Measured {
+    fn cells(&mut self, mode: &str, clients: usize) -> Vec<Cell> {
+        let answers = self.latencies.count() as f64;
+        vec![
+            Cell::word(mode),
+            Cell::count(clients),
+            Cell::Number(self.rate, 0),
+            Cell::Number(self.latencies.quantile_ms(0.5), 2),
+            Cell::Number(self.latencies.quantile_ms(0.99), 2),
+            Cell::Number(self.latencies.quantile_ms(1.0), 1),
+            Cell::Number(self.cpu.as_micros() as f64 / answers.max(1.0), 1),
+        ]
+    }
+}
+
+async fn measure<F>(
+    args: &Commit,
+    mode: Mode,
+    count: usize,
+    channels: &[Channel],
+    cpu: impl Fn() -> Duration,
+    ask: impl Fn(Client, Mode, Channel) -> F,
+) -> Result<Measured, CliError>
+where
+    F: Future<Output = Done> + Send + 'static,
+{
     let run: Arc<str> = new_request_id()?.into();
     let payload: Arc<str> = "x".repeat(args.bytes).into();
     let counts_from = Instant::now() + WARM_UP;
@@ -110,112 +152,24 @@ async fn measure(args: &Commit, cluster: &Cluster, mode: Mode, count: usize) -> 
     for (number, channel) in (0..count).zip(channels.iter().cycle()) {
         let (run, payload) = (Arc::clone(&run), Arc::clone(&payload));
         let client = Client { number, run, payload, sent: 0, window, counts_from, until };
-        let channel = channel.clone();
-        clients.spawn(async move {
-            match mode {
-                Mode::Unary => client.call(channel).await,
-                Mode::Stream => client.stream(channel).await,
-            }
-        });
+        clients.spawn(ask(client, mode, channel.clone()));
     }
     tokio::time::sleep_until(counts_from.into()).await;
-    let cpu_before = cluster.servers_cpu();
+    let cpu_before = cpu();
     tokio::time::sleep_until(until.into()).await;
-    let cpu = cluster.servers_cpu().saturating_sub(cpu_before);
+    let cpu = cpu().saturating_sub(cpu_before);
     let mut latencies = Latencies::default();
     while let Some(done) = clients.join_next().await {
         let done = done.map_err(|error| CliError::refused(format!("a client failed: {error}")))?;
         if let Some(why) = done.refused {
-            return Err(CliError::refused(format!("a change was not carried out: {why}")));
+            return Err(CliError::refused(format!("a question was not answered: {why}")));
         }
         latencies.extend(&done.latencies);
     }
-    let changes = latencies.count() as f64;
-    Ok(vec![
-        Cell::word(format!("{mode:?}").to_lowercase()),
-        Cell::count(count),
-        Cell::Number(changes / args.seconds as f64, 0),
-        Cell::Number(latencies.quantile_ms(0.5), 2),
-        Cell::Number(latencies.quantile_ms(0.99), 2),
-        Cell::Number(latencies.quantile_ms(1.0), 1),
-        Cell::Number(cpu.as_micros() as f64 / changes.max(1.0), 1),
-    ])
+    let rate = latencies.count() as f64 / args.seconds as f64;
+    Ok(Measured { latencies, rate, cpu })
 }
 
-impl Client {
-    /// A change that differs from the last one of this client, under a request id of its own.
-    fn next(&mut self) -> v1::ApplyServiceRequest {
-        self.sent += 1;
-        let metadata = v1::ObjectMeta {
-            name: format!("bench-{}", self.number),
-            annotations: [("payload".to_owned(), format!("{:016x}{}", self.sent, self.payload))].into(),
-            ..v1::ObjectMeta::default()
-        };
-        let spec = v1::ServiceSpec { cluster_ip: "None".to_owned(), ..v1::ServiceSpec::default() };
-        v1::ApplyServiceRequest {
-            object: Some(v1::Service { metadata: Some(metadata), spec: Some(spec), ..v1::Service::default() }),
-            request_id: format!("{}-{}-{}", self.run, self.number, self.sent),
-            ..v1::ApplyServiceRequest::default()
-        }
-    }
-
-    /// Whether a change that ends now counts, and is to be followed by another.
-    fn note(&self, done: &mut Done, began_at: Instant) -> bool {
-        let now = Instant::now();
-        if self.counts_from <= now && now < self.until {
-            done.latencies.add(now - began_at);
-        }
-        now < self.until
-    }
-
-    async fn call(mut self, channel: Channel) -> Done {
-        let mut service = ServicesClient::new(channel);
-        let mut done = Done::default();
-        loop {
-            let request = self.next();
-            let began_at = Instant::now();
-            if let Err(status) = service.apply(request).await {
-                done.refused = Some(status.message().to_owned());
-                return done;
-            }
-            if !self.note(&mut done, began_at) {
-                return done;
-            }
-        }
-    }
-
-    async fn stream(mut self, channel: Channel) -> Done {
-        let mut done = Done::default();
-        if let Err(status) = self.converse(channel, &mut done).await {
-            done.refused = Some(status.message().to_owned());
-        }
-        done
-    }
-
-    async fn converse(&mut self, channel: Channel, done: &mut Done) -> Result<(), tonic::Status> {
-        let (requests, stream) = mpsc::channel(self.window);
-        let mut began = std::collections::VecDeque::new();
-        for _ in 0..self.window {
-            began.push_back(Instant::now());
-            // The other end is in this very function.
-            let _ = requests.send(self.commit()).await;
-        }
-        let mut replies = ClusterClient::new(channel).commit(ReceiverStream::new(stream)).await?.into_inner();
-        while let Some(reply) = replies.message().await? {
-            if reply.code != 0 {
-                return Err(tonic::Status::unknown(reply.message));
-            }
-            let began_at = began.pop_front().ok_or_else(|| tonic::Status::internal("a reply to nothing"))?;
-            if !self.note(done, began_at) {
-                return Ok(());
-            }
-            began.push_back(Instant::now());
-            let _ = requests.send(self.commit()).await;
-        }
-        Err(tonic::Status::unavailable("the stream ended early"))
-    }
-
-    fn commit(&mut self) -> v1::CommitRequest {
-        v1::CommitRequest { mutation: Some(Mutation::ApplyService(self.next())) }
-    }
+fn mode_name(mode: Mode) -> String {
+    format!("{mode:?}").to_lowercase()
 }

@@ -1,8 +1,10 @@
 //! Measurements: what a cluster does, how fast, and what it costs. Each prints the machine that it ran on.
 //! Never part of a running cluster: it starts one of its own, or calls one that it is given.
 
+mod client;
 mod cluster;
 mod commit;
+mod etcd;
 mod exit;
 mod failover;
 mod floor;

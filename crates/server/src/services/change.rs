@@ -96,6 +96,14 @@ impl Change {
         }
     }
 
+    /// The request, if nothing has to be read for it first.
+    pub(super) fn into_request(self) -> Result<Request, Box<Self>> {
+        if self.is_dry_run || self.needs != Needs::Nothing {
+            return Err(Box::new(self));
+        }
+        Ok(Request { actor: "user".into(), id: self.id, expected: self.expected, command: self.command })
+    }
+
     /// Whether it was refused only because what was read for it had changed.
     fn may_read_again(&self, why: &Status) -> bool {
         // Or it was gone by then.

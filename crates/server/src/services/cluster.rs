@@ -3,7 +3,9 @@
 use super::{Api, commit};
 use crate::forward::deadline;
 use api::v1::cluster_client::ClusterClient;
-use api::v1::{CommitReply, CommitRequest, Member, StatusReply, StatusRequest, cluster_server};
+use api::v1::{
+    CommitManyReply, CommitManyRequest, CommitReply, CommitRequest, Member, StatusReply, StatusRequest, cluster_server,
+};
 use domain::State;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -21,6 +23,7 @@ pub(super) struct Cluster(pub(super) Api);
 #[tonic::async_trait]
 impl cluster_server::Cluster for Cluster {
     type CommitStream = ReceiverStream<Result<CommitReply, Status>>;
+    type CommitManyStream = ReceiverStream<Result<CommitManyReply, Status>>;
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
         let (until, request) = (deadline(&request), request.into_inner());
@@ -39,6 +42,13 @@ impl cluster_server::Cluster for Cluster {
 
     async fn commit(&self, request: Request<Streaming<CommitRequest>>) -> Result<Response<Self::CommitStream>, Status> {
         Ok(Response::new(commit::run(self.0.clone(), request.into_inner())))
+    }
+
+    async fn commit_many(
+        &self,
+        request: Request<Streaming<CommitManyRequest>>,
+    ) -> Result<Response<Self::CommitManyStream>, Status> {
+        Ok(Response::new(commit::run_many(self.0.clone(), request.into_inner())))
     }
 }
 

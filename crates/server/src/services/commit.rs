@@ -1,10 +1,10 @@
-//! Changes in bulk: several at a time, answered in the order in which they came.
+//! Changes in bulk: several at a time, or many in one message; answered in the order in which they came.
 
 use super::Api;
 use super::change::{Change, Deleted};
 use crate::status;
 use api::v1::commit_request::Mutation;
-use api::v1::{CommitReply, CommitRequest};
+use api::v1::{CommitManyReply, CommitManyRequest, CommitReply, CommitRequest};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -14,14 +14,46 @@ use tonic::{Status, Streaming};
 
 /// How many changes of one stream are on their way; more are not read until some are answered.
 const IN_FLIGHT_MAX: usize = 1_024;
+/// How many messages of many changes are on their way.
+const MESSAGES_MAX: usize = 32;
+/// How many changes a message may have.
+const CHANGES_MAX: usize = 4_096;
 /// How long one change may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Carries out what comes, until the client stops sending or listening.
 pub(super) fn run(api: Api, requests: Streaming<CommitRequest>) -> ReceiverStream<Result<CommitReply, Status>> {
-    let (begun, mut to_answer) = mpsc::channel::<JoinHandle<CommitReply>>(IN_FLIGHT_MAX);
-    let (replies, answers) = mpsc::channel(IN_FLIGHT_MAX);
-    tokio::spawn(begin_all(api, requests, begun));
+    answer_in_order(requests, IN_FLIGHT_MAX, move |request| carry_out(api.clone(), request))
+}
+
+/// The same for messages of many changes.
+pub(super) fn run_many(
+    api: Api,
+    requests: Streaming<CommitManyRequest>,
+) -> ReceiverStream<Result<CommitManyReply, Status>> {
+    answer_in_order(requests, MESSAGES_MAX, move |request| carry_out_many(api.clone(), request))
+}
+
+/// Begins what comes as long as not too much is on its way, and answers in order.
+fn answer_in_order<Q, R, F>(
+    mut requests: Streaming<Q>,
+    in_flight_max: usize,
+    carry_out: impl Fn(Q) -> F + Send + 'static,
+) -> ReceiverStream<Result<R, Status>>
+where
+    Q: Send + 'static,
+    R: Send + 'static,
+    F: Future<Output = R> + Send + 'static,
+{
+    let (begun, mut to_answer) = mpsc::channel::<JoinHandle<R>>(in_flight_max);
+    let (replies, answers) = mpsc::channel(in_flight_max);
+    tokio::spawn(async move {
+        // A broken stream ends like a finished one: what came before it is carried out and answered.
+        while let Ok(Some(request)) = requests.message().await {
+            let Ok(place) = begun.reserve().await else { return };
+            place.send(tokio::spawn(carry_out(request)));
+        }
+    });
     tokio::spawn(async move {
         while let Some(change) = to_answer.recv().await {
             let reply = change.await.map_err(|error| Status::internal(format!("carrying out a change: {error}")));
@@ -33,19 +65,55 @@ pub(super) fn run(api: Api, requests: Streaming<CommitRequest>) -> ReceiverStrea
     ReceiverStream::new(answers)
 }
 
-async fn begin_all(api: Api, mut requests: Streaming<CommitRequest>, begun: mpsc::Sender<JoinHandle<CommitReply>>) {
-    // A broken stream ends like a finished one: what came before it is carried out and answered.
-    while let Ok(Some(request)) = requests.message().await {
-        let Ok(place) = begun.reserve().await else { return };
-        place.send(tokio::spawn(carry_out(api.clone(), request)));
+/// Carries out the changes of a message in order. Those that need nothing to be read first go to the core together.
+async fn carry_out_many(api: Api, request: CommitManyRequest) -> CommitManyReply {
+    let until = Instant::now() + PATIENCE;
+    if CHANGES_MAX < request.changes.len() {
+        let why = status::invalid("changes", &format!("must be at most {CHANGES_MAX}"));
+        let refused = |change: &CommitRequest| reply_to(change, Err(why.clone()));
+        return CommitManyReply { replies: request.changes.iter().map(refused).collect() };
     }
+    let (mut replies, mut together) = (Vec::with_capacity(request.changes.len()), Vec::new());
+    for change in request.changes {
+        match change_of(change.mutation.as_ref()).map(Change::into_request) {
+            Ok(Ok(plain)) => together.push((change, plain)),
+            Ok(Err(needy)) => {
+                carry_out_together(&api, &mut together, &mut replies, until).await;
+                let result = api.carry_out(Ok(*needy), until).await.map(|done| done.revision.0);
+                replies.push(reply_to(&change, result));
+            }
+            Err(why) => {
+                carry_out_together(&api, &mut together, &mut replies, until).await;
+                replies.push(reply_to(&change, Err(why)));
+            }
+        }
+    }
+    carry_out_together(&api, &mut together, &mut replies, until).await;
+    CommitManyReply { replies }
+}
+
+async fn carry_out_together(
+    api: &Api,
+    together: &mut Vec<(CommitRequest, domain::Request)>,
+    replies: &mut Vec<CommitReply>,
+    until: Instant,
+) {
+    let (changes, requests): (Vec<_>, Vec<_>) = std::mem::take(together).into_iter().unzip();
+    let results = api.forward.change_many(requests, until).await;
+    let results = results.into_iter().map(|result| result.map(|reply| reply.revision.0));
+    replies.extend(changes.iter().zip(results).map(|(change, result)| reply_to(change, result)));
 }
 
 async fn carry_out(api: Api, request: CommitRequest) -> CommitReply {
+    let change = change_of(request.mutation.as_ref());
+    let result = api.carry_out(change, Instant::now() + PATIENCE).await;
+    reply_to(&request, result.map(|done| done.revision.0))
+}
+
+fn reply_to(request: &CommitRequest, result: Result<u64, Status>) -> CommitReply {
     let request_id = request.mutation.as_ref().map(request_id).unwrap_or_default();
-    let result = api.carry_out(change_of(request.mutation.as_ref()), Instant::now() + PATIENCE).await;
     match result {
-        Ok(done) => CommitReply { request_id, revision: done.revision.0, ..CommitReply::default() },
+        Ok(revision) => CommitReply { request_id, revision, ..CommitReply::default() },
         Err(why) => CommitReply {
             request_id,
             revision: 0,

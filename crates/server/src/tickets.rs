@@ -1,0 +1,123 @@
+//! Who waits for which answer of the core. Everybody who waits is answered, at the latest when this is dropped.
+
+use crate::core::Answer;
+use control_core::CallError;
+use std::collections::BTreeMap;
+use tokio::sync::oneshot;
+
+/// All that wait.
+#[derive(Debug, Default)]
+pub(crate) struct Tickets {
+    last: u64,
+    waiting: BTreeMap<u64, Waiting>,
+    /// Groups, by their first ticket.
+    groups: BTreeMap<u64, Group>,
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Alone(oneshot::Sender<Answer>),
+    /// Part of the group with this first ticket.
+    Together(u64),
+}
+
+/// Calls that are answered together, once each has its answer.
+#[derive(Debug)]
+struct Group {
+    answers: Vec<Option<Answer>>,
+    missing_count: usize,
+    reply: oneshot::Sender<Vec<Answer>>,
+}
+
+impl Tickets {
+    /// A ticket for one.
+    pub(crate) fn issue(&mut self, reply: oneshot::Sender<Answer>) -> u64 {
+        self.last += 1;
+        self.waiting.insert(self.last, Waiting::Alone(reply));
+        self.last
+    }
+
+    /// Tickets for many, without holes; returns the first.
+    pub(crate) fn issue_many(&mut self, count: usize, reply: oneshot::Sender<Vec<Answer>>) -> u64 {
+        let first = self.last + 1;
+        if count == 0 {
+            // Nobody has to answer anything. Whoever asked may have given up since.
+            let _ = reply.send(Vec::new());
+            return first;
+        }
+        self.last += count as u64;
+        self.waiting.extend((first..=self.last).map(|ticket| (ticket, Waiting::Together(first))));
+        let answers = std::iter::repeat_with(|| None).take(count).collect();
+        self.groups.insert(first, Group { answers, missing_count: count, reply });
+        first
+    }
+
+    /// Gives an answer. Whoever asked may have given up since.
+    pub(crate) fn answer(&mut self, ticket: u64, answer: Answer) {
+        match self.waiting.remove(&ticket) {
+            Some(Waiting::Alone(reply)) => {
+                let _ = reply.send(answer);
+            }
+            Some(Waiting::Together(first)) => self.answer_part(first, ticket, answer),
+            None => {}
+        }
+    }
+
+    fn answer_part(&mut self, first: u64, ticket: u64, answer: Answer) {
+        let group = self.groups.get_mut(&first).expect("invariant: a group lasts as long as one of its tickets");
+        let place = usize::try_from(ticket - first).expect("invariant: a group fits in memory");
+        group.answers[place] = Some(answer);
+        group.missing_count -= 1;
+        if group.missing_count == 0
+            && let Some(group) = self.groups.remove(&first)
+        {
+            let _ = group.reply.send(group.answers.into_iter().flatten().collect());
+        }
+    }
+}
+
+impl Drop for Tickets {
+    fn drop(&mut self) {
+        for ticket in self.waiting.keys().copied().collect::<Vec<_>>() {
+            self.answer(ticket, Answer::Failed(CallError::OutcomeUnknown));
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+mod tests {
+    use super::*;
+
+    fn not_leader(leader: u64) -> Answer {
+        Answer::NotLeader { leader: Some(leader) }
+    }
+
+    #[test]
+    fn many_are_answered_together_in_the_order_of_their_tickets() {
+        let mut tickets = Tickets::default();
+        let (alone, mut one) = oneshot::channel();
+        let (together, mut all) = oneshot::channel();
+        let (nobody, mut none) = oneshot::channel();
+        assert_eq!((tickets.issue(alone), tickets.issue_many(2, together), tickets.issue_many(0, nobody)), (1, 2, 4));
+        tickets.answer(3, not_leader(3));
+        tickets.answer(1, not_leader(1));
+        assert!(all.try_recv().is_err() && one.try_recv().is_ok());
+        tickets.answer(2, not_leader(2));
+        let leaders: Vec<_> = all.try_recv().unwrap().iter().map(|answer| format!("{answer:?}")).collect();
+        assert_eq!(leaders, ["NotLeader { leader: Some(2) }", "NotLeader { leader: Some(3) }"]);
+        assert!(none.try_recv().unwrap().is_empty());
+    }
+
+    #[test]
+    fn who_still_waits_at_the_end_hears_that_the_outcome_is_unknown() {
+        let mut tickets = Tickets::default();
+        let (alone, mut one) = oneshot::channel();
+        let (together, mut all) = oneshot::channel();
+        tickets.issue(alone);
+        tickets.issue_many(2, together);
+        drop(tickets);
+        assert!(matches!(one.try_recv(), Ok(Answer::Failed(CallError::OutcomeUnknown))));
+        assert_eq!(all.try_recv().unwrap().len(), 2);
+    }
+}
