@@ -10,7 +10,7 @@ use tonic_prost_build::Builder;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto};
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "holdfast/v1/objects.proto",
     "holdfast/v1/common.proto",
     "holdfast/v1/statefulsets.proto",
@@ -18,6 +18,7 @@ const FILES: [&str; 11] = [
     "holdfast/v1/storage.proto",
     "holdfast/v1/services.proto",
     "holdfast/v1/disruptions.proto",
+    "holdfast/v1/configs.proto",
     "holdfast/v1/nodes.proto",
     "holdfast/v1/cluster.proto",
     "holdfast/v1/history.proto",
@@ -31,7 +32,7 @@ const OBJECTS_FILE: &str = "holdfast/v1/objects.proto";
 const PRINTED: [&str; 5] = ["StatusReply", "Member", "WatchReply", "Event", "WhyReply"];
 
 /// Fields whose camelCase is not Kubernetes' own spelling.
-const SPELLINGS: [(&str, &str); 7] = [
+const SPELLINGS: [(&str, &str); 8] = [
     ("pod_ip", "podIP"),
     ("host_ip", "hostIP"),
     ("cluster_ip", "clusterIP"),
@@ -39,6 +40,7 @@ const SPELLINGS: [(&str, &str); 7] = [
     ("machine_id", "machineID"),
     ("image_id", "imageID"),
     ("container_id", "containerID"),
+    ("downward_api", "downwardAPI"),
 ];
 
 /// Numbers and flags that say something when they are zero.
@@ -71,11 +73,13 @@ const QUANTITIES: [&str; 6] = [
 ];
 
 /// A number or a word.
-const INT_OR_STRING: [&str; 6] = [
+const INT_OR_STRING: [&str; 8] = [
     "HttpGetAction.port",
     "TcpSocketAction.port",
     "RollingUpdateStatefulSetStrategy.max_unavailable",
     "ServicePort.target_port",
+    "ResourceFieldSelector.divisor",
+    "EmptyDirVolumeSource.size_limit",
     "PodDisruptionBudgetSpec.min_available",
     "PodDisruptionBudgetSpec.max_unavailable",
 ];

@@ -1,6 +1,7 @@
 //! One container of a pod: its attempts, its back-off, its probes.
 //! Never knows of other containers.
 
+use crate::given::Given;
 use crate::message::{Failure, LiveContainer, LiveContainerState, Output, ProbeKind, ProbeResult};
 use domain::agent::AssignedPod;
 use domain::id::{Name, Uid};
@@ -189,15 +190,27 @@ impl ContainerRun {
     }
 
     /// What is to be done now so that it runs and is checked.
-    pub(crate) fn keep_running(&mut self, now_ms: u64, uid: Uid, pod: &Arc<AssignedPod>, out: &mut Vec<Output>) {
+    pub(crate) fn keep_running(
+        &mut self,
+        now_ms: u64,
+        uid: Uid,
+        pod: &Arc<AssignedPod>,
+        given: Given<'_>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(spec) = pod.template.every_container().find(|c| c.name == self.name) else { return };
         match self.state {
             State::Waiting { until_ms } if until_ms <= now_ms => {
+                let env = match given.variables(pod, spec) {
+                    Ok(env) => env,
+                    // It starts when what it lacks appears: the assignment brings it.
+                    Err(lack) => return self.wait_for(&lack),
+                };
                 self.state = State::Starting;
                 let (container, attempt) = (self.name.clone(), self.attempt);
-                out.push(Output::StartContainer { uid, pod: Arc::clone(pod), container, attempt });
+                out.push(Output::StartContainer { uid, pod: Arc::clone(pod), container, attempt, env });
             }
             State::Running { .. } => {
-                let Some(spec) = pod.template.containers.iter().find(|c| c.name == self.name) else { return };
                 if is_beyond(&self.liveness, spec.liveness.as_ref()) {
                     self.stop(uid, pod.template.grace_ms, out);
                     return;
@@ -206,6 +219,13 @@ impl ContainerRun {
                 self.probe(now_ms, uid, ProbeKind::Liveness, spec.liveness.as_ref(), out);
             }
             State::Waiting { .. } | State::Starting | State::Stopping { .. } | State::Ended => {}
+        }
+    }
+
+    /// It cannot start for want of something.
+    pub(crate) fn wait_for(&mut self, lack: &Failure) {
+        if matches!(self.state, State::Waiting { .. }) && *lack != Failure::default() {
+            self.failure = lack.clone();
         }
     }
 

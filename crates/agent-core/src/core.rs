@@ -3,9 +3,10 @@
 //! Each step notes one input, then looks at the whole: what must end, what may begin, what is news. Never begins
 //! anything while something of a former assignment is left.
 
+use crate::given::Given;
 use crate::message::{Config, Failure, Input, Ledger, LivePod, Output};
 use crate::outbox::Outbox;
-use crate::pod::{Pod, REMOVE_RETRY_MS};
+use crate::pod::{Pod, REMOVE_RETRY_MS, Site};
 use domain::agent::{Assignment, FromAgent, ToAgent, VolumeRemoval};
 use domain::id::{Fence, Incarnation, Uid, VolumeName};
 use mutants::{Mutant, is_on};
@@ -60,6 +61,7 @@ impl AgentCore {
         if ledger.boot_id != config.registration.boot_id && !is_on(Mutant::FormerBootResumed) {
             // The former boot's pods are not taken up again: a new boot is the word that they are dead.
             ledger.pods.clear();
+            ledger.configs.clear();
         }
         let mut pods: BTreeMap<Uid, Pod> =
             ledger.pods.iter().map(|(uid, pod)| (*uid, Pod::assigned(Arc::clone(pod)))).collect();
@@ -94,6 +96,7 @@ impl AgentCore {
             Input::VolumeRemoved { volume, result } => self.on_volume_removed(now_ms, volume, result, &mut out),
             Input::PodCleaned { uid } => self.on_pod_cleaned(now_ms, uid),
             Input::AttachDone { uid, .. }
+            | Input::VolumePlaced { uid, .. }
             | Input::ContainerStarted { uid, .. }
             | Input::StartFailed { uid, .. }
             | Input::ContainerExited { uid, .. }
@@ -178,9 +181,11 @@ impl AgentCore {
             }
         }
         self.ledger.pods = wanted;
+        self.ledger.configs = assignment.configs.into_iter().map(|c| ((c.kind, c.config), c.spec)).collect();
         (self.ledger.incarnation, self.ledger.revision) = offered;
         // A revision that changed nothing here need not be remembered: the ledger says the same as before.
         let is_news = former.pods != self.ledger.pods
+            || former.configs != self.ledger.configs
             || former.fences != self.ledger.fences
             || former.incarnation != self.ledger.incarnation;
         if is_news && !is_on(Mutant::LedgerNotSaved) {
@@ -254,8 +259,10 @@ impl AgentCore {
             pod.end_leftover(out);
         }
         let may_begin = !self.pods.values().any(Pod::is_leftover) || is_on(Mutant::LeftoversNotEndedFirst);
+        let given = Given { config: &self.config, configs: &self.ledger.configs };
+        let site = Site { fences: &self.ledger.fences, given };
         for pod in self.pods.values_mut() {
-            pod.advance(now_ms, may_begin, &self.ledger.fences, out);
+            pod.advance(now_ms, may_begin, &site, out);
             if let Some(report) = pod.news() {
                 self.outbox.put_pod(report);
             }

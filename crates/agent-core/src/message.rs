@@ -1,8 +1,10 @@
 //! Everything that goes into the core and comes out of it. Plain data, never a decision.
 
-use domain::agent::{AssignedPod, AssignedVolume, FromAgent, ToAgent, VolumeRemoval};
+use crate::given::Configs;
+use domain::agent::{AssignedConfig, AssignedPod, AssignedVolume, Assignment, FromAgent, ToAgent, VolumeRemoval};
+use domain::config::{Blob, ConfigKind, ConfigSpec};
 use domain::event::Registration;
-use domain::id::{BootId, Fence, Incarnation, Name, NodeName, Revision, Uid, VolumeName};
+use domain::id::{BootId, Fence, Incarnation, Key, Name, NodeName, Revision, Uid, VolumeName};
 use domain::spec::Probe;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,6 +34,40 @@ pub struct Ledger {
     pub fences: BTreeMap<VolumeName, Fence>,
     /// The assignment.
     pub pods: BTreeMap<Uid, Arc<AssignedPod>>,
+    /// What the pods refer to: a container that ends while no server is reached starts again with it.
+    pub configs: Configs,
+}
+
+impl Ledger {
+    /// What it holds of the assignment, as an assignment.
+    #[must_use]
+    pub fn assignment(&self) -> Assignment {
+        let config = |((kind, config), spec): (&(ConfigKind, Key), &Arc<ConfigSpec>)| AssignedConfig {
+            kind: *kind,
+            config: config.clone(),
+            spec: Arc::clone(spec),
+        };
+        Assignment {
+            revision: self.revision,
+            incarnation: self.incarnation,
+            pods: self.pods.values().map(|pod| (**pod).clone()).collect(),
+            configs: self.configs.iter().map(config).collect(),
+            ..Assignment::default()
+        }
+    }
+
+    /// The ledger that held this.
+    #[must_use]
+    pub fn found(boot_id: BootId, fences: BTreeMap<VolumeName, Fence>, assignment: Assignment) -> Self {
+        Self {
+            boot_id,
+            incarnation: assignment.incarnation,
+            revision: assignment.revision,
+            fences,
+            pods: assignment.pods.into_iter().map(|pod| (pod.uid, Arc::new(pod))).collect(),
+            configs: assignment.configs.into_iter().map(|known| ((known.kind, known.config), known.spec)).collect(),
+        }
+    }
 }
 
 /// A pod that a former agent of this node left behind: as processes, or only as a directory.
@@ -100,6 +136,24 @@ pub struct ProbeResult {
     pub message: String,
 }
 
+/// What is in a volume that ends with its pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VolumeContent {
+    /// What the containers write.
+    Empty,
+    /// These files, by their paths in the volume; all of them change at once.
+    Files(BTreeMap<String, PodFile>),
+}
+
+/// A file that a container reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodFile {
+    /// Its mode.
+    pub mode: u32,
+    /// What it says.
+    pub content: Blob,
+}
+
 /// Why something could not be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failure {
@@ -122,6 +176,8 @@ pub enum Input {
     FromServer(ToAgent),
     /// A volume is attached and published to its pod, or not.
     AttachDone { uid: Uid, volume: VolumeName, result: Result<(), Failure> },
+    /// A volume that ends with its pod has its content, or not.
+    VolumePlaced { uid: Uid, volume: Name, result: Result<(), Failure> },
     /// A container runs. `started_at_ms` is the wall clock's, for people.
     ContainerStarted { uid: Uid, container: Name, pid: u32, runs: String, started_at_ms: u64 },
     /// A container does not run, and never did in this attempt.
@@ -147,8 +203,11 @@ pub enum Output {
     CloseSession { leader: Option<u64>, reason: String },
     /// Attach a volume under its fence and publish it to a pod. Answered by [`Input::AttachDone`].
     AttachVolume { uid: Uid, pod: Arc<AssignedPod>, volume: AssignedVolume },
+    /// Makes a volume that ends with its pod, or gives it another content. Answered by [`Input::VolumePlaced`].
+    PlaceVolume { uid: Uid, pod: Arc<AssignedPod>, volume: Name, content: VolumeContent },
+    /// The variables are the container's own, in order: `$(NAME)` stands for one before it, `$$` for a dollar.
     /// Answered by [`Input::ContainerStarted`] and later [`Input::ContainerExited`], or by [`Input::StartFailed`].
-    StartContainer { uid: Uid, pod: Arc<AssignedPod>, container: Name, attempt: u32 },
+    StartContainer { uid: Uid, pod: Arc<AssignedPod>, container: Name, attempt: u32, env: Vec<(Name, String)> },
     /// SIGTERM, and SIGKILL after the grace. A second one may shorten the grace. The exit is the answer.
     StopContainer { uid: Uid, container: Name, grace_ms: u64 },
     /// Kill every process of the pod at once, then do as for [`Output::CleanPod`].

@@ -2,6 +2,8 @@
 //! Never knows of other pods, beyond being told whether it may begin.
 
 use crate::container::ContainerRun;
+use crate::given::Given;
+use crate::local::LocalVolumes;
 use crate::message::{Failure, Input, LivePod, Output};
 use domain::agent::AssignedPod;
 use domain::command::PodReport;
@@ -17,6 +19,13 @@ pub const ATTACH_RETRY_MS: u64 = 1_000;
 /// A volume that could not be removed is tried again after this time.
 pub const REMOVE_RETRY_MS: u64 = 5_000;
 
+/// What pods need to know of their node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site<'a> {
+    pub(crate) fences: &'a BTreeMap<VolumeName, Fence>,
+    pub(crate) given: Given<'a>,
+}
+
 /// A pod that is assigned to this node, or still here though it is not.
 #[derive(Clone, Debug)]
 pub(crate) struct Pod {
@@ -25,6 +34,7 @@ pub(crate) struct Pod {
     assigned: Option<Arc<AssignedPod>>,
     stage: Stage,
     containers: Vec<ContainerRun>,
+    local_volumes: LocalVolumes,
     failure: Failure,
     started_at_ms: u64,
     /// What was last put into the outbox; at first, what the control plane believes without being told.
@@ -56,6 +66,7 @@ impl Pod {
             containers: pod.template.containers.iter().map(|c| ContainerRun::new(c.name.clone())).collect(),
             assigned: Some(pod),
             stage: Stage::Waiting,
+            local_volumes: LocalVolumes::default(),
             failure: Failure::default(),
             started_at_ms: 0,
             told: Some(told),
@@ -86,6 +97,7 @@ impl Pod {
             assigned: None,
             stage: Stage::Active,
             containers: Vec::new(),
+            local_volumes: LocalVolumes::default(),
             failure: Failure::default(),
             started_at_ms: 0,
             told: None,
@@ -134,6 +146,9 @@ impl Pod {
                     self.failure = failure;
                 }
             },
+            (Stage::Active, Input::VolumePlaced { volume, result, .. }) => {
+                self.local_volumes.on_placed(now_ms, &volume, result);
+            }
             (Stage::Active, input) => self.on_container_change(now_ms, input),
             (Stage::Cleaning, Input::PodCleaned { .. }) => {
                 self.stage = Stage::Gone;
@@ -174,6 +189,7 @@ impl Pod {
             | Input::SessionClosed
             | Input::FromServer(_)
             | Input::AttachDone { .. }
+            | Input::VolumePlaced { .. }
             | Input::PodCleaned { .. }
             | Input::VolumeRemoved { .. } => {}
         }
@@ -188,13 +204,7 @@ impl Pod {
     }
 
     /// The next steps of an assigned pod. `may_begin`: nothing on the node must be ended first.
-    pub(crate) fn advance(
-        &mut self,
-        now_ms: u64,
-        may_begin: bool,
-        fences: &BTreeMap<VolumeName, Fence>,
-        out: &mut Vec<Output>,
-    ) {
+    pub(crate) fn advance(&mut self, now_ms: u64, may_begin: bool, site: &Site<'_>, out: &mut Vec<Output>) {
         let Some(pod) = self.assigned.clone() else { return };
         if let Some(grace_ms) = pod.stop_within_ms {
             self.stop(grace_ms, out);
@@ -213,11 +223,17 @@ impl Pod {
                 };
                 return;
             }
-            self.attach(now_ms, &pod, fences, out);
+            self.attach(now_ms, &pod, site.fences, out);
         }
         if self.stage == Stage::Active {
+            self.local_volumes.advance(now_ms, self.uid, &pod, site.given, out);
+            let lack =
+                (!self.local_volumes.are_placed()).then(|| self.local_volumes.failure().cloned().unwrap_or_default());
             for run in &mut self.containers {
-                run.keep_running(now_ms, self.uid, &pod, out);
+                match &lack {
+                    Some(lack) if run.is_down() => run.wait_for(lack),
+                    _ => run.keep_running(now_ms, self.uid, &pod, site.given, out),
+                }
             }
         }
     }
@@ -328,7 +344,10 @@ impl Pod {
         let pod = self.assigned.as_ref().filter(|pod| pod.stop_within_ms.is_none())?;
         match self.stage {
             Stage::Retrying { at_ms } => Some(at_ms),
-            Stage::Active => self.containers.iter().filter_map(|run| run.next_at_ms(spec(Some(pod), run.name()))).min(),
+            Stage::Active => {
+                let runs = self.containers.iter().filter_map(|run| run.next_at_ms(spec(Some(pod), run.name())));
+                runs.chain(self.local_volumes.next_at_ms()).min()
+            }
             Stage::Waiting | Stage::Attaching { .. } | Stage::Cleaning | Stage::Gone => None,
         }
     }
@@ -338,12 +357,14 @@ fn find<'a>(containers: &'a mut [ContainerRun], name: &Name) -> Option<&'a mut C
     containers.iter_mut().find(|run| run.name() == name)
 }
 
-/// A volume that a container mounts and that the assignment does not have: the control plane has yet to grant it.
+/// A claim that a container mounts and that the assignment does not have: the control plane has yet to grant it.
 fn unassigned_volume(pod: &AssignedPod) -> Option<&Name> {
-    let mut mounts = pod.template.containers.iter().flat_map(|container| &container.mounts);
-    mounts.find(|mount| pod.volumes.iter().all(|v| v.name != mount.volume)).map(|mount| &mount.volume)
+    let mut mounts = pod.template.every_container().flat_map(|container| &container.mounts);
+    let is_assigned = |name: &Name| pod.volumes.iter().any(|volume| volume.name == *name);
+    let is_local = |name: &Name| pod.template.local_volumes.iter().any(|volume| volume.name == *name);
+    mounts.find(|mount| !is_assigned(&mount.volume) && !is_local(&mount.volume)).map(|mount| &mount.volume)
 }
 
 fn spec<'a>(pod: Option<&'a Arc<AssignedPod>>, container: &Name) -> Option<&'a Container> {
-    pod?.template.containers.iter().find(|c| c.name == *container)
+    pod?.template.every_container().find(|c| c.name == *container)
 }

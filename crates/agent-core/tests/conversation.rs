@@ -69,6 +69,7 @@ fn ledger(boot: &str, revision: u64, pods: &[AssignedPod]) -> Ledger {
         revision: Revision(revision),
         fences,
         pods: pods.iter().map(|pod| (pod.uid, Arc::new(pod.clone()))).collect(),
+        ..Ledger::default()
     }
 }
 
@@ -144,7 +145,7 @@ impl Agent {
             revision: Revision(revision),
             incarnation: Incarnation(1),
             pods: pods.to_vec(),
-            removals: Vec::new(),
+            ..Assignment::default()
         }))
     }
 
@@ -195,7 +196,8 @@ impl Agent {
 }
 
 fn start(pod: &AssignedPod, attempt: u32) -> Output {
-    Output::StartContainer { uid: pod.uid, pod: Arc::new(pod.clone()), container: Name::new("main"), attempt }
+    let (uid, container) = (pod.uid, Name::new("main"));
+    Output::StartContainer { uid, pod: Arc::new(pod.clone()), container, attempt, env: Vec::new() }
 }
 
 fn stop(uid: u64, grace_ms: u64) -> Output {
@@ -319,7 +321,7 @@ fn a_superseded_pod_is_killed_before_its_successor_begins() {
 #[test]
 fn a_pod_waits_for_a_volume_that_is_not_granted_yet() {
     let mut bare = web(7, 0);
-    let mount = Mount { volume: Name::new("data"), path: "/data".to_owned(), read_only: false };
+    let mount = Mount { volume: Name::new("data"), path: "/data".to_owned(), ..Mount::default() };
     Arc::make_mut(&mut bare.template).containers[0].mounts.push(mount);
     let granted = AssignedPod { volumes: web(7, 3).volumes, ..bare.clone() };
     let mut agent = Agent::registered();
@@ -532,8 +534,8 @@ fn a_removed_volume_is_reported_and_its_fence_forgotten() {
     let assignment = Assignment {
         revision: Revision(6),
         incarnation: Incarnation(1),
-        pods: Vec::new(),
         removals: vec![removal.clone()],
+        ..Assignment::default()
     };
     // The pod's volume was being attached when the assignment dropped it.
     let kill = agent.hear(ToAgent::Assign(assignment.clone()));

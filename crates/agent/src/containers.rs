@@ -10,7 +10,7 @@ use std::time::Duration;
 use agent_core::{Failure, Input, LiveContainer, LiveContainerState};
 use domain::agent::AssignedPod;
 use domain::id::{Name, Uid};
-use domain::spec::{self, EnvValue, ProbeAction};
+use domain::spec::{self, LocalSource, ProbeAction};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -20,6 +20,7 @@ use crate::environment::{self, PodFacts, mirrored};
 use crate::files;
 use crate::image;
 use crate::layout;
+use crate::local_volume;
 use crate::pods::{Site, with_causes};
 use crate::probe::{self, Probe};
 use crate::process::{self, Adoption, Handle, RunSpec, Surroundings};
@@ -83,16 +84,17 @@ pub(crate) async fn start(
     pod: &AssignedPod,
     name: &Name,
     attempt: u32,
+    env: &[(Name, String)],
 ) -> Result<Container, Input> {
     let failed = |reason: &str, message: String| {
         tracing::warn!(pod = %pod.pod, container = %name, message, "starting");
         let failure = Failure { reason: Name::new(reason), message };
         Input::StartFailed { uid: pod.uid, container: name.clone(), failure }
     };
-    let Some(spec) = pod.template.containers.iter().find(|c| c.name == *name) else {
+    let Some(spec) = pod.template.every_container().find(|c| c.name == *name) else {
         return Err(failed("ContainerUnknown", format!("the template has no container {name}")));
     };
-    let prepared = prepare(site, pod_dir, pod, spec, attempt);
+    let prepared = prepare(site, pod_dir, pod, spec, attempt, env);
     let (run, about) = prepared.map_err(|(reason, message)| failed(reason, message))?;
     let dir = process::attempt_dir(pod_dir, name.as_str(), attempt);
     let handle = match site.runtime.start(&run).await {
@@ -233,11 +235,13 @@ fn prepare(
     pod: &AssignedPod,
     spec: &spec::Container,
     attempt: u32,
+    env: &[(Name, String)],
 ) -> Result<(RunSpec, About), (&'static str, String)> {
     let name = spec.name.as_str();
     let is_sandboxed = site.sandbox.is_some();
     let root = if is_sandboxed { PathBuf::from("/") } else { layout::root_dir(pod_dir) };
-    let env = environment::environment(&facts(site, &root, pod, spec), &own_variables(site, pod, spec));
+    let own: Vec<_> = env.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+    let env = environment::environment(&facts(site, &root, pod, spec), &own);
     let expanded = |texts: &[String]| texts.iter().map(|text| environment::expand(text, &env)).collect::<Vec<_>>();
     let image_site = image::Site {
         exe: if is_sandboxed { PathBuf::from(sandbox::OWN_PROGRAM) } else { site.exe.clone() },
@@ -255,11 +259,12 @@ fn prepare(
         Some(kind) => {
             let cwd = Path::new("/").join(&spec.working_dir);
             let writable = vec![cwd.clone(), site.home.clone().into()];
-            let mut sandbox = sandbox_of(site, kind, pod, spec, writable)?;
+            let mut sandbox = sandbox_of(site, kind, pod_dir, pod, spec, writable)?;
             sandbox.files.extend(resolved.files.iter().cloned());
             (cwd, Some(sandbox))
         }
         None => {
+            publish_parts(site, pod_dir, pod, spec)?;
             std::fs::create_dir_all(&image_site.run_dir).map_err(io)?;
             resolved.write_files().map_err(io)?;
             (working_dir(&root, &spec.working_dir).map_err(io)?, None)
@@ -281,25 +286,76 @@ fn prepare(
 fn sandbox_of(
     site: &Site,
     kind: SandboxKind,
+    pod_dir: &Path,
     pod: &AssignedPod,
     spec: &spec::Container,
     writable: Vec<PathBuf>,
 ) -> Result<Sandbox, (&'static str, String)> {
-    let volumes = spec.mounts.iter().map(|mount| {
-        let volume = pod.volumes.iter().find(|volume| volume.name == mount.volume);
-        let volume = volume.ok_or_else(|| ("VolumeFailed", format!("the pod has no volume {}", mount.volume)))?;
+    let (mut volumes, mut files) = (Vec::new(), BTreeMap::new());
+    for mount in &spec.mounts {
         if !is_mount_path(&mount.path) {
             return Err(("BadMountPath", format!("mount path {} leads out of the pod", mount.path)));
         }
-        let source = site.volumes.published(pod.uid, volume.name.as_str(), volume.handle.as_str());
-        let source = source.map_err(|error| ("VolumeFailed", with_causes(&error)))?;
-        Ok(SandboxVolume { source, target: mount.path.clone().into(), is_read_only: mount.read_only })
-    });
-    let volumes = volumes.collect::<Result<_, _>>()?;
+        let (source, is_read_only) = source(site, pod_dir, pod, mount)?;
+        let target = PathBuf::from(&mount.path);
+        if source.is_file() {
+            // A file that is mounted alone keeps what it says until the container starts again, as in Kubernetes.
+            let content = std::fs::read_to_string(&source);
+            let failed = |error| ("VolumeFailed", format!("mounting {} alone: {error}", mount.sub_path));
+            files.insert(target, content.map_err(failed)?);
+        } else {
+            volumes.push(SandboxVolume { source, target, is_read_only });
+        }
+    }
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let hidden = [site.data_dir.clone(), site.volumes.storage_root().to_owned()];
     let surface = Surface { kind, address: address(pod), hidden: &hidden, resolv_conf: &resolv_conf };
-    Ok(surface.sandbox(pod, volumes, writable))
+    let mut sandbox = surface.sandbox(pod, volumes, writable);
+    sandbox.files.append(&mut files);
+    Ok(sandbox)
+}
+
+/// Where on the host that is which a mount shows, and whether it may only be read.
+fn source(
+    site: &Site,
+    pod_dir: &Path,
+    pod: &AssignedPod,
+    mount: &spec::Mount,
+) -> Result<(PathBuf, bool), (&'static str, String)> {
+    let claimed = pod.volumes.iter().find(|volume| volume.name == mount.volume);
+    let local = pod.template.local_volumes.iter().find(|volume| volume.name == mount.volume);
+    let (volume, is_read_only) = match (claimed, local) {
+        (Some(volume), _) => {
+            let dir = site.volumes.published(pod.uid, volume.name.as_str(), volume.handle.as_str());
+            (dir.map_err(|error| ("VolumeFailed", with_causes(&error)))?, false)
+        }
+        (None, Some(volume)) => {
+            let is_writable = matches!(volume.source, LocalSource::EmptyDir { .. });
+            (local_volume::dir(pod_dir, volume.name.as_str()), !is_writable)
+        }
+        (None, None) => return Err(("VolumeFailed", format!("the pod has no volume {}", mount.volume))),
+    };
+    let part = local_volume::part(&volume, &mount.sub_path);
+    let part = part.map_err(|error| ("VolumeFailed", format!("mounting {}: {error}", mount.volume)))?;
+    Ok((part, is_read_only || mount.read_only))
+}
+
+/// Makes the mount paths that attaching has not made: those of volumes that end with the pod, and of parts of volumes.
+fn publish_parts(
+    site: &Site,
+    pod_dir: &Path,
+    pod: &AssignedPod,
+    spec: &spec::Container,
+) -> Result<(), (&'static str, String)> {
+    let is_claimed = |name: &Name| pod.volumes.iter().any(|volume| volume.name == *name);
+    for mount in spec.mounts.iter().filter(|mount| !mount.sub_path.is_empty() || !is_claimed(&mount.volume)) {
+        let target = mirrored(&layout::root_dir(pod_dir), &mount.path)
+            .ok_or_else(|| ("BadMountPath", format!("mount path {} leads out of the pod", mount.path)))?;
+        let (source, _) = source(site, pod_dir, pod, mount)?;
+        let failed = |error| ("VolumeFailed", format!("mounting {}: {error}", mount.volume));
+        local_volume::publish(&source, &target).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Directories of a host program may be meant, or a path in the pod that is not there yet.
@@ -339,35 +395,5 @@ fn facts(site: &Site, root: &Path, pod: &AssignedPod, spec: &spec::Container) ->
         mounts: mounts.collect(),
         path: site.path.clone(),
         home: site.home.clone(),
-    }
-}
-
-fn own_variables(site: &Site, pod: &AssignedPod, spec: &spec::Container) -> Vec<(String, String)> {
-    let value = |value: &EnvValue| match value {
-        EnvValue::Text(text) => text.clone(),
-        EnvValue::Field(path) => field(site, pod, path).unwrap_or_default(),
-    };
-    spec.env.iter().map(|variable| (variable.name.to_string(), value(&variable.value))).collect()
-}
-
-/// A field of the pod as `fieldRef` names it. A field that is not there is empty, as in Kubernetes.
-fn field(site: &Site, pod: &AssignedPod, path: &str) -> Option<String> {
-    if let Some((map, key)) = path.strip_suffix("']").and_then(|path| path.split_once("['")) {
-        let entries: &BTreeMap<Name, Name> = match map {
-            "metadata.labels" => &pod.labels,
-            "metadata.annotations" => &pod.template.annotations,
-            _ => return None,
-        };
-        return entries.get(&Name::new(key)).map(Name::to_string);
-    }
-    match path {
-        "metadata.name" => Some(pod.pod.name.to_string()),
-        "metadata.namespace" => Some(pod.pod.namespace.to_string()),
-        "metadata.uid" => Some(pod.uid_text.clone()),
-        "status.podIP" | "status.podIPs" => Some(address(pod).to_string()),
-        "status.hostIP" => Some(Ipv4Addr::LOCALHOST.to_string()),
-        "spec.nodeName" => Some(site.node.clone()),
-        "spec.serviceAccountName" => Some("default".to_owned()),
-        _ => None,
     }
 }

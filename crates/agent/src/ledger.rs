@@ -3,11 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use agent_core::Ledger;
 use domain::agent::Assignment;
-use domain::id::{BootId, Fence, Incarnation, Revision, VolumeName};
+use domain::id::{BootId, Fence, VolumeName};
 use journal::DirDisk;
 use serde::{Deserialize, Serialize};
 
@@ -67,15 +66,9 @@ fn encode(ledger: &Ledger) -> Vec<u8> {
         boot_id: ledger.boot_id.to_string(),
         fences: ledger.fences.iter().map(|(volume, fence)| (volume.to_string(), fence.0)).collect(),
     };
-    let assignment = Assignment {
-        revision: ledger.revision,
-        incarnation: ledger.incarnation,
-        pods: ledger.pods.values().map(|pod| (**pod).clone()).collect(),
-        removals: Vec::new(),
-    };
     let mut bytes = serde_json::to_vec(&header).expect("invariant: texts and numbers can be written as JSON");
     bytes.push(b'\n');
-    bytes.extend_from_slice(&api::codec::encode(&assignment));
+    bytes.extend_from_slice(&api::codec::encode(&ledger.assignment()));
     bytes
 }
 
@@ -87,32 +80,30 @@ fn decode(bytes: &[u8]) -> Result<Ledger, Box<dyn std::error::Error + Send + Syn
         return Err(ContentError::Version(header.version).into());
     }
     let assignment: Assignment = api::codec::decode(&bytes[end + 1..])?;
-    let (incarnation, revision): (Incarnation, Revision) = (assignment.incarnation, assignment.revision);
-    Ok(Ledger {
-        boot_id: BootId::from(header.boot_id),
-        incarnation,
-        revision,
-        fences: header.fences.into_iter().map(|(volume, fence)| (VolumeName::from(volume), Fence(fence))).collect(),
-        pods: assignment.pods.into_iter().map(|pod| (pod.uid, Arc::new(pod))).collect(),
-    })
+    let fences = header.fences.into_iter().map(|(volume, fence)| (VolumeName::from(volume), Fence(fence))).collect();
+    Ok(Ledger::found(BootId::from(header.boot_id), fences, assignment))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use domain::agent::AssignedPod;
-    use domain::id::{Key, Uid};
+    use domain::config::{ConfigKind, ConfigSpec};
+    use domain::id::{Incarnation, Key, Revision, Uid};
+    use std::sync::Arc;
 
     #[test]
     fn what_was_saved_is_found_again_by_the_next_agent() {
         let dir = tempfile::tempdir().unwrap();
         let pod = AssignedPod { pod: Key::new("default", "web-0"), uid: Uid(7), ..AssignedPod::default() };
+        let secret = ConfigSpec { is_immutable: true, ..ConfigSpec::default() };
         let ledger = Ledger {
             boot_id: BootId::new("b1\n"),
             incarnation: Incarnation(3),
             revision: Revision(40),
             fences: BTreeMap::from([(VolumeName::new("v0"), Fence(4))]),
             pods: BTreeMap::from([(Uid(7), Arc::new(pod))]),
+            configs: BTreeMap::from([((ConfigKind::Secret, Key::new("default", "keys")), Arc::new(secret))]),
         };
         let mut file = LedgerFile::open(dir.path()).unwrap();
         assert_eq!(file.load().unwrap(), Ledger::default());

@@ -10,6 +10,7 @@ mod hostname;
 pub mod image;
 pub mod layout;
 mod ledger;
+mod local_volume;
 pub mod logs;
 mod machine;
 mod node;

@@ -158,8 +158,9 @@ impl<R: Runtime> Node<R> {
                 }
             }
             Output::AttachVolume { uid, pod, volume } => self.pods.hand(uid, Deed::Attach { pod, volume }),
-            Output::StartContainer { uid, pod, container, attempt } => {
-                self.pods.hand(uid, Deed::Start { pod, container, attempt });
+            Output::PlaceVolume { uid, volume, content, .. } => self.pods.hand(uid, Deed::Place { volume, content }),
+            Output::StartContainer { uid, pod, container, attempt, env } => {
+                self.pods.hand(uid, Deed::Start { pod, container, attempt, env });
             }
             Output::StopContainer { uid, container, grace_ms } => {
                 let grace = Duration::from_millis(grace_ms);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_core::{Failure, Input, LiveContainer, LiveContainerState, LivePod, ProbeKind, ProbeResult};
+use agent_core::{Failure, Input, LiveContainer, LiveContainerState, LivePod, ProbeKind, ProbeResult, VolumeContent};
 use domain::agent::{AssignedPod, AssignedVolume, VolumeRemoval};
 use domain::id::{Name, Uid};
 use domain::spec::Probe;
@@ -18,6 +18,7 @@ use crate::environment::mirrored;
 use crate::files;
 use crate::image::Catalogue;
 use crate::layout;
+use crate::local_volume;
 use crate::process::{self, ProcessRuntime};
 use crate::sandbox::SandboxKind;
 use crate::volume::{self, NodeVolumes, Use, VolumeError};
@@ -53,7 +54,8 @@ impl Site {
 #[derive(Debug)]
 pub(crate) enum Deed {
     Attach { pod: Arc<AssignedPod>, volume: AssignedVolume },
-    Start { pod: Arc<AssignedPod>, container: Name, attempt: u32 },
+    Place { volume: Name, content: VolumeContent },
+    Start { pod: Arc<AssignedPod>, container: Name, attempt: u32, env: Vec<(Name, String)> },
     Stop { container: Name, grace: Duration },
     Probe { container: Name, attempt: u32, kind: ProbeKind, probe: Probe },
     Kill,
@@ -156,7 +158,8 @@ impl PodTask {
             while self.probes.try_join_next().is_some() {}
             match deed {
                 Deed::Attach { pod, volume } => self.attach(&pod, volume).await,
-                Deed::Start { pod, container, attempt } => self.start(pod, container, attempt).await,
+                Deed::Place { volume, content } => self.place(volume, content).await,
+                Deed::Start { pod, container, attempt, env } => self.start(pod, container, attempt, &env).await,
                 Deed::Stop { container, grace } => {
                     if let Some(container) = self.containers.get(&container) {
                         container.stop(grace);
@@ -225,13 +228,29 @@ impl PodTask {
         Ok(())
     }
 
-    async fn start(&mut self, pod: Arc<AssignedPod>, name: Name, attempt: u32) {
+    async fn place(&self, volume: Name, content: VolumeContent) {
+        let dir = local_volume::dir(&self.dir, volume.as_str());
+        let placed = tokio::task::spawn_blocking(move || local_volume::place(&dir, &content)).await;
+        let message = match placed {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        let result = message.map_or(Ok(()), |message| {
+            let message = format!("making volume {volume}: {message}");
+            tracing::warn!(pod = %self.uid, message, "placing");
+            Err(Failure { reason: Name::new("VolumeFailed"), message })
+        });
+        self.site.tell(Input::VolumePlaced { uid: self.uid, volume, result }).await;
+    }
+
+    async fn start(&mut self, pod: Arc<AssignedPod>, name: Name, attempt: u32, env: &[(Name, String)]) {
         if let Err(failure) = self.attach_again(&pod).await {
             let (uid, container) = (self.uid, name);
             self.site.tell(Input::StartFailed { uid, container, failure }).await;
             return;
         }
-        match containers::start(&self.site, &self.dir, &pod, &name, attempt).await {
+        match containers::start(&self.site, &self.dir, &pod, &name, attempt, env).await {
             Ok(container) => {
                 self.containers.insert(name, container);
             }
@@ -299,9 +318,10 @@ fn use_of(pod: &AssignedPod, volume: &AssignedVolume) -> Use {
 
 /// Where a volume appears in the containers of a pod.
 fn targets(root: &Path, pod: &AssignedPod, volume: &Name) -> Result<Vec<PathBuf>, Failure> {
-    let mounts = pod.template.containers.iter().flat_map(|container| &container.mounts);
+    let mounts = pod.template.every_container().flat_map(|container| &container.mounts);
     let mut targets = mounts
-        .filter(|mount| mount.volume == *volume)
+        // What shows a part of a volume is made when its container starts.
+        .filter(|mount| mount.volume == *volume && mount.sub_path.is_empty())
         .map(|mount| {
             mirrored(root, &mount.path).ok_or_else(|| Failure {
                 reason: Name::new("BadMountPath"),

@@ -106,6 +106,7 @@ impl Runtime for NullRuntime {
     fn hand(&mut self, uid: Uid, deed: Deed) {
         match deed {
             Deed::Attach { volume, .. } => self.say(Input::AttachDone { uid, volume: volume.volume, result: Ok(()) }),
+            Deed::Place { volume, .. } => self.say(Input::VolumePlaced { uid, volume, result: Ok(()) }),
             Deed::Start { container, .. } => {
                 self.running.insert((uid, container.clone()));
                 let runs = RUNS.to_owned();

@@ -97,7 +97,7 @@ impl Line {
 
     fn assign(&self, revision: u64, pods: Vec<AssignedPod>) {
         let (revision, incarnation) = (Revision(revision), Incarnation(1));
-        self.say(&ToAgent::Assign(Assignment { revision, incarnation, pods, removals: Vec::new() }));
+        self.say(&ToAgent::Assign(Assignment { revision, incarnation, pods, ..Assignment::default() }));
     }
 
     /// Hears reports until one of the pod is as it should be.
@@ -177,7 +177,7 @@ fn web() -> AssignedPod {
         name: Name::new("main"),
         image: Name::new("example"),
         command: ["sh", "-c", script].map(str::to_owned).to_vec(),
-        mounts: vec![Mount { volume: Name::new("data"), path: "/data".to_owned(), read_only: false }],
+        mounts: vec![Mount { volume: Name::new("data"), path: "/data".to_owned(), ..Mount::default() }],
         ..Container::default()
     };
     let volume = AssignedVolume {

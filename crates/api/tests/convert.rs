@@ -7,10 +7,12 @@ mod samples;
 use api::codec::Variants as _;
 use api::convert::{
     FieldError, attachments_to_wire, claim_from_wire, claim_onto, claim_to_wire, class_from_wire, class_to_wire,
-    endpoints_to_wire, events_to_wire, node_to_wire, pod_to_wire, sentence, service_from_wire, service_to_wire,
-    set_from_wire, set_onto, set_to_wire, volume_from_wire, volume_onto, volume_to_wire, why_to_wire,
+    config_map_from_wire, config_map_to_wire, endpoints_to_wire, events_to_wire, node_to_wire, pod_to_wire,
+    secret_from_wire, secret_to_wire, sentence, service_from_wire, service_to_wire, set_from_wire, set_onto,
+    set_to_wire, volume_from_wire, volume_onto, volume_to_wire, why_to_wire,
 };
 use api::v1;
+use domain::config::Config;
 use domain::id::{ClassName, Key, NodeName, Ordinal, Uid, VolumeName};
 use domain::names::NamedService;
 use domain::object::Set;
@@ -156,7 +158,7 @@ fn a_set_that_breaks_a_rule_is_refused_where_it_does() {
         (format!("{pod}/terminationGracePeriodSeconds"), json!(-1), in_pod("terminationGracePeriodSeconds")),
         (format!("{pod}/containers"), json!([]), in_pod("containers")),
         (format!("{pod}/containers/-"), json!({"name": "web", "image": "i"}), in_pod("containers[1].name")),
-        (format!("{pod}/volumes/-"), json!({"name": "x"}), in_pod("volumes[1].persistentVolumeClaim")),
+        (format!("{pod}/volumes/-"), json!({"name": "x", "configMap": {}}), in_pod("volumes[1].configMap.name")),
         (format!("{pod}/tolerations/-"), json!({"value": "x"}), in_pod("tolerations[1].operator")),
         (format!("{container}/name"), json!("UPPER"), in_container("name")),
         (format!("{container}/image"), json!(""), in_container("image")),
@@ -494,4 +496,100 @@ fn an_explanation_is_shown_with_its_commands() {
     assert_eq!(reply.blocked_by.unwrap().kind, "Node");
     assert!(reply.exits.iter().any(|exit| exit.command == "holdfast delete node n1"), "{:?}", reply.exits);
     assert_ne!(reply.since_ms, 0);
+}
+
+#[test]
+fn config_maps_and_secrets_come_back_as_they_were_written() {
+    let map: v1::ConfigMap = read(&json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"},
+        "data": {"colour": "blue"}, "binaryData": {"logo": "AP8="}, "immutable": true,
+    }));
+    let (key, _, _, spec) = config_map_from_wire(&map).unwrap();
+    assert_eq!(spec.content(&"logo".into()).unwrap().0[..], [0, 255]);
+    let config = Config { spec: Arc::new(spec), ..Config::default() };
+    let shown = config_map_to_wire(&State::default(), &key, &config);
+    assert_eq!((shown.data, shown.binary_data, shown.immutable), (map.data, map.binary_data, true));
+
+    let secret: v1::Secret = read(&json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"},
+        "data": {"a": "YQ==", "b": "b2xk"}, "stringData": {"b": "new"},
+    }));
+    let (key, _, _, spec) = secret_from_wire(&secret).unwrap();
+    let shown = secret_to_wire(&State::default(), &key, &Config { spec: Arc::new(spec), ..Config::default() });
+    assert_eq!(shown.data, [("a".to_owned(), "YQ==".to_owned()), ("b".to_owned(), "bmV3".to_owned())].into());
+    assert!(shown.string_data.is_empty(), "never given back");
+    assert_eq!(shown.r#type, "Opaque");
+    assert!(!format!("{:?}", secret_from_wire(&secret).unwrap()).contains("new"), "never printed");
+}
+
+#[test]
+fn contents_have_keys_that_are_file_names_and_a_limit() {
+    let secret = |data: Value| read::<v1::Secret>(&json!({"metadata": {"name": "keys"}, "data": data}));
+    refused(secret_from_wire(&secret(json!({"a": "not base64!"}))), "data.a");
+    refused(secret_from_wire(&secret(json!({"a/b": ""}))), "data.a/b");
+    refused(secret_from_wire(&secret(json!({"..data": ""}))), "data...data");
+    let map = |len: usize| {
+        let text = "x".repeat(len);
+        config_map_from_wire(&read::<v1::ConfigMap>(&json!({"metadata": {"name": "m"}, "data": {"a": text}})))
+    };
+    assert!(map(1 << 20).is_ok());
+    let error = map((1 << 20) + 1).unwrap_err();
+    assert_eq!(error.path, "data");
+    assert!(error.rule.contains("1048576 bytes (1 MiB)"), "{error}");
+}
+
+/// Everything that a template takes from elsewhere, read, written and read again.
+#[test]
+fn references_to_objects_and_fields_come_back() {
+    let env = json!([
+        {"name": "K", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "k", "optional": true}}},
+        {"name": "S", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "s"}}},
+        {"name": "R", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
+    ]);
+    let mut set = set_with("/spec/template/spec/containers/0/env", &env);
+    let template = set.spec.as_mut().unwrap().template.as_mut().unwrap();
+    let spec = template.spec.as_mut().unwrap();
+    spec.volumes = read(&json!([
+        {"name": "extra", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": "c", "configMap": {"name": "settings", "defaultMode": 0o400, "items": [{"key": "k", "path": "a/k"}]}},
+        {"name": "s", "secret": {"secretName": "keys", "optional": true}},
+        {"name": "d", "downwardAPI": {"items": [
+            {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
+            {"path": "cpu", "resourceFieldRef": {"containerName": "web", "resource": "requests.cpu", "divisor": "1m"}},
+        ]}},
+    ]));
+    spec.containers[0].env_from =
+        read(&json!([{"prefix": "A_", "configMapRef": {"name": "settings"}}, {"secretRef": {"name": "keys"}}]));
+    spec.containers[0].volume_mounts.push(read(&json!({"name": "c", "mountPath": "/c", "subPath": "a/k"})));
+    let (key, _, _, domain_spec) = set_from_wire(&set).unwrap();
+    assert_eq!(domain_spec.template.configs(&key.namespace).len(), 2);
+    let back = set_to_wire(&State::default(), &key, &Set { spec: domain_spec.clone(), ..Set::default() });
+    let (_, _, _, again) = set_from_wire(&back).unwrap();
+    assert!(domain_spec.template.means_same(&again.template), "{back:#?}");
+}
+
+#[test]
+fn references_that_cannot_be_meant_are_refused_with_their_field() {
+    let table = [
+        ("env/0/valueFrom", json!({"fieldRef": {"fieldPath": "spec.x"}}), "env[0].valueFrom.fieldRef.fieldPath"),
+        ("env/0/valueFrom", json!({"secretKeyRef": {"name": "keys"}}), "env[0].valueFrom.secretKeyRef.key"),
+        (
+            "env/0/valueFrom",
+            json!({"resourceFieldRef": {"resource": "x"}}),
+            "env[0].valueFrom.resourceFieldRef.resource",
+        ),
+        ("envFrom", json!([{"prefix": "A"}]), "envFrom[0]"),
+        ("volumeMounts/1/subPath", json!("../x"), "volumeMounts[1].subPath"),
+    ];
+    for (field, value, path) in table {
+        let pointer = format!("/spec/template/spec/containers/0/{field}");
+        let mut set = set_with("/spec/template/spec/containers/0/env", &json!([{"name": "A"}]));
+        let mut json = serde_json::to_value(&set).unwrap();
+        let (parent, last) = pointer.rsplit_once('/').unwrap();
+        json.pointer_mut(parent).unwrap()[last] = value;
+        set = read(&json);
+        refused(set_from_wire(&set), &format!("spec.template.spec.containers[0].{path}"));
+    }
+    let volumes = json!([{"name": "extra", "emptyDir": {}, "secret": {"secretName": "keys"}}]);
+    refused(set_from_wire(&set_with("/spec/template/spec/volumes", &volumes)), "spec.template.spec.volumes[0]");
 }

@@ -102,6 +102,8 @@ fn set_namespace(object: &mut Object, namespace: &str) {
         Object::PersistentVolumeClaim(object) => &mut object.metadata,
         Object::Service(object) => &mut object.metadata,
         Object::PodDisruptionBudget(object) => &mut object.metadata,
+        Object::ConfigMap(object) => &mut object.metadata,
+        Object::Secret(object) => &mut object.metadata,
         _ => return,
     };
     let metadata = metadata.get_or_insert_default();

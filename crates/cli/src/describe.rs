@@ -47,6 +47,8 @@ async fn show(session: &Session, object: &Object) -> Result<(), CliError> {
         Object::PersistentVolumeClaim(claim) => show_claim(session, claim).await?,
         Object::PersistentVolume(volume) => show_volume(volume),
         Object::Node(node) => show_node(session, node).await?,
+        Object::ConfigMap(config) => show_config_map(config),
+        Object::Secret(secret) => show_secret(secret),
         other => {
             let mut value = serde_json::to_value(other)?;
             if let Some(fields) = value.as_object_mut() {
@@ -110,11 +112,47 @@ fn show_pod(pod: &v1::Pod) {
         show_container(container, &found.cloned().unwrap_or_default());
     }
     show_conditions(&status.conditions);
-    let volume = |volume: &v1::Volume| {
-        let claim = volume.persistent_volume_claim.clone().unwrap_or_default().claim_name;
-        format!("{}: persistentvolumeclaim/{claim}", volume.name)
-    };
-    section("Volumes:", spec.volumes.iter().map(volume));
+    section("Volumes:", spec.volumes.iter().map(|volume| format!("{}: {}", volume.name, volume_source(volume))));
+}
+
+fn volume_source(volume: &v1::Volume) -> String {
+    let maybe = |is_optional: bool| if is_optional { " (optional)" } else { "" };
+    if let Some(claim) = &volume.persistent_volume_claim {
+        format!("persistentvolumeclaim/{}", claim.claim_name)
+    } else if let Some(map) = &volume.config_map {
+        format!("configmap/{}{}", map.name, maybe(map.optional))
+    } else if let Some(secret) = &volume.secret {
+        format!("secret/{}{}", secret.secret_name, maybe(secret.optional))
+    } else if volume.downward_api.is_some() {
+        "facts of the pod".to_owned()
+    } else {
+        let dir = volume.empty_dir.clone().unwrap_or_default();
+        let limit = if dir.size_limit.is_empty() { String::new() } else { format!(", sizeLimit {}", dir.size_limit) };
+        let medium = if dir.medium.is_empty() { "" } else { ", medium Memory" };
+        let note = if limit.is_empty() && medium.is_empty() { "" } else { " (neither is enforced)" };
+        format!("an empty directory, as long as the pod is on its node{medium}{limit}{note}")
+    }
+}
+
+fn show_config_map(config: &v1::ConfigMap) {
+    field("Immutable", config.immutable.to_string());
+    for (key, text) in &config.data {
+        print::line(format!("{key}:"));
+        text.lines().for_each(|line| print::line(format!("  {line}")));
+    }
+    section("Binary data:", config.binary_data.iter().map(|(key, text)| format!("{key}: {} bytes", decoded_len(text))));
+}
+
+/// Never what is in it.
+fn show_secret(secret: &v1::Secret) {
+    field("Type", &secret.r#type);
+    field("Immutable", secret.immutable.to_string());
+    section("Data:", secret.data.iter().map(|(key, text)| format!("{key}: {} bytes", decoded_len(text))));
+}
+
+/// How many bytes a text in base64 stands for.
+fn decoded_len(text: &str) -> usize {
+    text.trim_end_matches('=').len() * 3 / 4
 }
 
 fn show_container(container: &v1::Container, status: &v1::ContainerStatus) {
@@ -139,8 +177,17 @@ fn show_container(container: &v1::Container, status: &v1::ContainerStatus) {
         field("Requests", &listing::pairs(&resources.requests));
         field("Limits", &listing::pairs(&resources.limits));
     }
+    for source in &container.env_from {
+        let (kind, name) = match (&source.config_map_ref, &source.secret_ref) {
+            (Some(of), _) => ("configmap", &of.name),
+            (_, Some(of)) => ("secret", &of.name),
+            (None, None) => continue,
+        };
+        field("Env from", &format!("{kind}/{name}"));
+    }
     for mount in &container.volume_mounts {
-        field("Mount", &format!("{} from {}", mount.mount_path, mount.name));
+        let part = if mount.sub_path.is_empty() { String::new() } else { format!(" ({})", mount.sub_path) };
+        field("Mount", &format!("{} from {}{part}", mount.mount_path, mount.name));
     }
 }
 

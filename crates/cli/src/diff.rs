@@ -21,6 +21,7 @@ pub(crate) async fn diff(session: &Session, files: &[PathBuf], namespace: Option
         let object = given.object();
         let options = ApplyOptions { dry_run: true, ..ApplyOptions::default() };
         let (live, merged, _) = apply_one(session, &given, &options).await.map_err(|error| placed(&given, error))?;
+        let (live, merged) = masked(live, merged);
         let old = live.as_ref().map(text).transpose()?.unwrap_or_default();
         let new = text(&merged)?;
         if old != new {
@@ -30,6 +31,27 @@ pub(crate) async fn diff(session: &Session, files: &[PathBuf], namespace: Option
         }
     }
     if is_same { Ok(()) } else { Err(CliError::quiet()) }
+}
+
+/// Secrets show which of their keys would change, and never what is in them.
+fn masked(live: Option<Object>, merged: Object) -> (Option<Object>, Object) {
+    let Object::Secret(mut new) = merged else { return (live, merged) };
+    let mut old = match live {
+        Some(Object::Secret(old)) => Some(old),
+        _ => None,
+    };
+    for (key, value) in &mut new.data {
+        let before = old.as_mut().and_then(|old| old.data.get_mut(key));
+        let is_same = before.as_ref().is_some_and(|before| **before == *value);
+        if let Some(before) = before {
+            *before = if is_same { "***" } else { "*** (before)" }.to_owned();
+        }
+        *value = if is_same { "***" } else { "*** (after)" }.to_owned();
+    }
+    for (_, value) in old.iter_mut().flat_map(|old| &mut old.data).filter(|(key, _)| !new.data.contains_key(*key)) {
+        *value = "***".to_owned();
+    }
+    (old.map(Object::Secret), Object::Secret(new))
 }
 
 /// An object without what the server alone writes.

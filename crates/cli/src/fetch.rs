@@ -3,6 +3,7 @@
 use api::manifest::Object;
 use api::v1;
 use api::v1::cluster_client::ClusterClient;
+use api::v1::configs_client::ConfigsClient;
 use api::v1::disruptions_client::DisruptionsClient;
 use api::v1::history_client::HistoryClient;
 use api::v1::nodes_client::NodesClient;
@@ -73,6 +74,8 @@ pub(crate) async fn list(
         Resource::Service => all!(ServicesClient.list),
         Resource::Endpoints => all!(ServicesClient.list_endpoints),
         Resource::Budget => all!(DisruptionsClient.list),
+        Resource::ConfigMap => all!(ConfigsClient.list_config_maps),
+        Resource::Secret => all!(ConfigsClient.list_secrets),
         Resource::Revision => all!(StatefulSetsClient.list_revisions),
         Resource::Attachment => all!(StorageClient.list_attachments),
         Resource::Event => {
@@ -107,6 +110,8 @@ pub(crate) async fn get(
         Resource::Service => one!(ServicesClient.get),
         Resource::Endpoints => one!(ServicesClient.get_endpoints),
         Resource::Budget => one!(DisruptionsClient.get),
+        Resource::ConfigMap => one!(ConfigsClient.get_config_map),
+        Resource::Secret => one!(ConfigsClient.get_secret),
         Resource::Revision => one!(StatefulSetsClient.get_revision),
         Resource::Attachment => one!(StorageClient.get_attachment),
         Resource::Event => {
@@ -165,6 +170,8 @@ pub(crate) async fn apply(
         Object::PersistentVolume(volume) => put!(StorageClient.apply_volume(ApplyVolumeRequest, volume)),
         Object::StorageClass(class) => put!(StorageClient.apply_class(ApplyClassRequest, class)),
         Object::PodDisruptionBudget(budget) => put!(DisruptionsClient.apply(ApplyBudgetRequest, budget)),
+        Object::ConfigMap(config) => put!(ConfigsClient.apply_config_map(ApplyConfigMapRequest, config)),
+        Object::Secret(secret) => put!(ConfigsClient.apply_secret(ApplySecretRequest, secret)),
         Object::Service(service) => put!(ServicesClient.apply(ApplyServiceRequest, service)),
         other => return Err(not_applicable(other.kind().kind)),
     };
@@ -175,7 +182,8 @@ pub(crate) async fn apply(
 pub(crate) fn not_applicable(kind: &str) -> CliError {
     let error = CliError::refused(format!("a {kind} cannot be applied: the cluster makes it itself"));
     error.hint(
-        "apply a StatefulSet, Service, PersistentVolumeClaim, PersistentVolume, StorageClass or PodDisruptionBudget",
+        "apply a StatefulSet, Service, ConfigMap, Secret, PersistentVolumeClaim, PersistentVolume, StorageClass or \
+         PodDisruptionBudget",
     )
 }
 
@@ -236,6 +244,8 @@ pub(crate) async fn delete(
         Resource::Class => change!(session, StorageClient.delete_class(plain)),
         Resource::Service => change!(session, ServicesClient.delete(plain)),
         Resource::Budget => change!(session, DisruptionsClient.delete(plain)),
+        Resource::ConfigMap => change!(session, ConfigsClient.delete_config_map(plain)),
+        Resource::Secret => change!(session, ConfigsClient.delete_secret(plain)),
         Resource::Attachment | Resource::Endpoints | Resource::Event | Resource::Revision => {
             return Err(
                 CliError::refused(format!("a {} cannot be deleted", resource.word())).hint("holdfast why pod/NAME")

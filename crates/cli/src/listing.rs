@@ -62,6 +62,8 @@ fn columns(resource: Resource) -> (&'static [&'static str], &'static [&'static s
         Resource::Budget => {
             (&["MIN AVAILABLE", "MAX UNAVAILABLE", "ALLOWED DISRUPTIONS", "AGE"], &["HEALTHY", "DESIRED"])
         }
+        Resource::ConfigMap => (&["DATA", "AGE"], &[]),
+        Resource::Secret => (&["TYPE", "DATA", "AGE"], &[]),
         Resource::Revision => (&["CONTROLLER", "REVISION", "AGE"], &["CHANGE-CAUSE"]),
         Resource::Event => (&["AGE", "REASON", "OBJECT", "MESSAGE"], &["BY"]),
     }
@@ -102,6 +104,10 @@ fn cells(object: &Object) -> (Vec<String>, Vec<String>) {
             let narrow = vec![or_not(spec.min_available), or_not(spec.max_unavailable), allowed, age];
             (narrow, vec![status.current_healthy.to_string(), status.desired_healthy.to_string()])
         }
+        Object::ConfigMap(config) => {
+            (vec![(config.data.len() + config.binary_data.len()).to_string(), age], Vec::new())
+        }
+        Object::Secret(secret) => (vec![secret.r#type.clone(), secret.data.len().to_string(), age], Vec::new()),
         Object::ControllerRevision(revision) => {
             let metadata = revision.metadata.clone().unwrap_or_default();
             let owner = metadata.owner_references.first().map(|owner| format!("statefulset.apps/{}", owner.name));

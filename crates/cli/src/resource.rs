@@ -29,10 +29,14 @@ pub(crate) enum Resource {
     Budget,
     /// Templates that sets have had.
     Revision,
+    /// Texts that pods read.
+    ConfigMap,
+    /// Bytes that pods read.
+    Secret,
 }
 
 /// Kind, name in output, and what people type, for each resource.
-const NAMES: [(Resource, &str, &str, &[&str]); 12] = [
+const NAMES: [(Resource, &str, &str, &[&str]); 14] = [
     (
         Resource::StatefulSet,
         "StatefulSet",
@@ -75,6 +79,8 @@ const NAMES: [(Resource, &str, &str, &[&str]); 12] = [
         "controllerrevision.apps",
         &["controllerrevision", "controllerrevisions", "controllerrevision.apps"],
     ),
+    (Resource::ConfigMap, "ConfigMap", "configmap", &["configmap", "configmaps", "cm"]),
+    (Resource::Secret, "Secret", "secret", &["secret", "secrets"]),
 ];
 
 impl Resource {
@@ -150,6 +156,8 @@ impl Resource {
                 | Self::Event
                 | Self::Budget
                 | Self::Revision
+                | Self::ConfigMap
+                | Self::Secret
         )
     }
 

@@ -95,5 +95,8 @@ impl Sessions {
 
 /// Whether two assignments ask for the same, as of whatever revisions.
 fn is_same_work(one: &Assignment, other: &Assignment) -> bool {
-    one.incarnation == other.incarnation && one.pods == other.pods && one.removals == other.removals
+    one.incarnation == other.incarnation
+        && one.pods == other.pods
+        && one.removals == other.removals
+        && one.configs == other.configs
 }

@@ -1,6 +1,7 @@
 //! What servers and agents say to each other. Level-triggered: an assignment lists everything that should run.
 
 use crate::command::PodReport;
+use crate::config::{ConfigKind, ConfigSpec};
 use crate::event::Registration;
 use crate::id::{Fence, Incarnation, Key, Name, NodeName, Ordinal, Revision, Uid, VolumeName};
 use crate::spec::Template;
@@ -51,6 +52,19 @@ pub struct Assignment {
     pub pods: Vec<AssignedPod>,
     /// Volumes whose storage this node is to remove.
     pub removals: Vec<VolumeRemoval>,
+    /// The config maps and secrets that the pods refer to, as far as they are there.
+    pub configs: Vec<AssignedConfig>,
+}
+
+/// A config map or a secret that pods refer to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AssignedConfig {
+    /// Of which kind.
+    pub kind: ConfigKind,
+    /// Its name.
+    pub config: Key,
+    /// What it holds.
+    pub spec: Arc<ConfigSpec>,
 }
 
 /// A pod that should be here.
@@ -78,6 +92,8 @@ pub struct AssignedPod {
     pub volumes: Vec<AssignedVolume>,
     /// `Some`: it is to stop, within this time.
     pub stop_within_ms: Option<u64>,
+    /// The pod's own annotations.
+    pub annotations: crate::spec::Labels,
 }
 
 /// A volume of a pod.

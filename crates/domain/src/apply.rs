@@ -97,7 +97,9 @@ impl State {
             | Event::ServiceApplied { .. }
             | Event::ServiceRemoved { .. }
             | Event::BudgetApplied { .. }
-            | Event::BudgetRemoved { .. } => self.apply_config(event),
+            | Event::BudgetRemoved { .. }
+            | Event::ConfigApplied { .. }
+            | Event::ConfigRemoved { .. } => self.apply_config(event),
             Event::NodeRegistered { .. }
             | Event::NodeUpdated { .. }
             | Event::NodeUnreachable { .. }

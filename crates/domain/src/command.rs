@@ -1,9 +1,11 @@
 //! Requests to change something, and why they may be refused.
 
+use crate::config::{ConfigKind, ConfigSpec};
 use crate::event::Registration;
 use crate::id::{ClassName, Incarnation, Key, Name, NodeName, RequestId, Revision, ServerId, Uid, VolumeName};
 use crate::object::PodStatus;
 use crate::spec::{BudgetSpec, ClaimSpec, ClassSpec, Labels, ServiceSpec, SetSpec, VolumeSpec};
+use std::sync::Arc;
 
 /// One request, with who makes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +61,10 @@ pub enum Command {
     ApplyBudget { budget: Key, labels: Labels, annotations: Labels, spec: BudgetSpec },
     /// Delete a disruption budget.
     DeleteBudget { budget: Key },
+    /// Make or change a config map or a secret.
+    ApplyConfig { kind: ConfigKind, config: Key, labels: Labels, annotations: Labels, spec: Arc<ConfigSpec> },
+    /// Delete a config map or a secret; pods that run keep what they have.
+    DeleteConfig { kind: ConfigKind, config: Key },
     /// Change a node's labels and annotations as a whole; what its agent says stays.
     MarkNode { node: NodeName, labels: Labels, annotations: Labels },
     /// No new pods on a node.

@@ -217,6 +217,10 @@ pub fn touch_nodes(state: &State, batch: &Batch, nodes: &mut BTreeSet<NodeName>)
                 touch_removers(state, nodes);
             }
             Event::VolumeDeletionRequested { .. } => touch_removers(state, nodes),
+            Event::ConfigApplied { kind, config, .. } | Event::ConfigRemoved { kind, config } => {
+                let readers = state.readers(&(*kind, config.clone()));
+                nodes.extend(readers.filter_map(|pod| pod.binding.as_ref()).map(|binding| binding.node.clone()));
+            }
             // What agents say, and what they are not told: none of it is part of an assignment.
             _ => {}
         }

@@ -1,12 +1,14 @@
 //! Facts. The log holds these and nothing else; each is applied by [`crate::State::apply`], for ever.
 //! Adding a variant is allowed; changing what one means is not.
 
+use crate::config::{ConfigKind, ConfigSpec};
 use crate::id::{
     BootId, ClassName, Fence, Incarnation, Key, MachineId, Name, NodeName, Ordinal, RequestId, Revision, RevisionName,
     ServerId, Uid, VolumeName,
 };
 use crate::object::{PodClaim, PodStatus, Unplaced};
 use crate::spec::{BudgetSpec, ClaimSpec, ClassSpec, Labels, Resources, ServiceSpec, SetSpec, Taint, VolumeSpec};
+use std::sync::Arc;
 
 /// Ordered events that were decided together: they are applied together or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -127,6 +129,10 @@ pub enum Event {
     BudgetApplied { budget: Key, labels: Labels, annotations: Labels, spec: BudgetSpec },
     /// It is gone.
     BudgetRemoved { budget: Key },
+    /// A config map or a secret was made or changed.
+    ConfigApplied { kind: ConfigKind, config: Key, labels: Labels, annotations: Labels, spec: Arc<ConfigSpec> },
+    /// A config map or a secret is gone.
+    ConfigRemoved { kind: ConfigKind, config: Key },
 
     /// A node came for the first time, after its removal, or with a new boot.
     NodeRegistered { node: NodeName, incarnation: Incarnation, registration: Registration },
@@ -263,6 +269,9 @@ impl Event {
             Self::ServiceApplied { service, .. } | Self::ServiceRemoved { service } => ("Service", service.clone()),
             Self::BudgetApplied { budget, .. } | Self::BudgetRemoved { budget } => {
                 ("PodDisruptionBudget", budget.clone())
+            }
+            Self::ConfigApplied { kind, config, .. } | Self::ConfigRemoved { kind, config } => {
+                (kind.kind(), config.clone())
             }
             Self::NodeRegistered { node, .. }
             | Self::NodeMarked { node, .. }

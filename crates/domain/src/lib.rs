@@ -6,6 +6,7 @@ pub mod agent;
 mod apply;
 mod budget;
 pub mod command;
+pub mod config;
 mod decide;
 mod draft;
 pub mod driver;

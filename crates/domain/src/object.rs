@@ -361,6 +361,9 @@ pub struct Node {
 }
 
 impl Node {
+    /// The key of [`Self::info`] for the address that the node is reached at.
+    pub const INFO_ADDRESS: &str = "address";
+
     /// The labels that its agent gives.
     pub fn given_labels(&self) -> impl Iterator<Item = (&Name, &Name)> {
         self.meta.labels.iter().filter(|(label, _)| !self.own_labels.contains_key(*label))

@@ -1,6 +1,7 @@
 //! What people ask for: specs of sets, templates, claims, volumes, classes. Plain data, valid once it exists;
 //! the edge has parsed and checked it.
 
+use crate::config::ConfigRef;
 use crate::id::{ClassName, Key, Name, NodeName, Ordinal};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -157,6 +158,8 @@ pub struct Template {
     pub grace_ms: u64,
     /// Claims named by the template itself, rather than made by the set.
     pub volumes: Vec<NamedClaim>,
+    /// Volumes that are made with the pod on its node, and end with it.
+    pub local_volumes: Vec<LocalVolume>,
 }
 
 impl Template {
@@ -171,6 +174,12 @@ impl Template {
             && self.anti_affinity == other.anti_affinity
             && self.grace_ms == other.grace_ms
             && self.volumes == other.volumes
+            && self.local_volumes == other.local_volumes
+    }
+
+    /// Every container, in the order in which they start.
+    pub fn every_container(&self) -> impl Iterator<Item = &Container> {
+        self.containers.iter()
     }
 
     /// What the containers ask for together.
@@ -187,6 +196,71 @@ pub struct NamedClaim {
     pub volume: Name,
     /// The claim's name, in the pod's namespace.
     pub claim: Name,
+}
+
+/// A volume that is made with the pod on its node, and ends with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalVolume {
+    /// The name that mounts use.
+    pub name: Name,
+    /// What is in it.
+    pub source: LocalSource,
+}
+
+/// What is in a volume that ends with its pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocalSource {
+    /// Nothing at first; the containers share it.
+    EmptyDir {
+        /// Asked to be kept in memory.
+        in_memory: bool,
+        /// How much it should hold, or 0.
+        size_max_bytes: u64,
+    },
+    /// The contents of a config map or a secret, as files.
+    Config {
+        /// Which one.
+        config: ConfigRef,
+        /// Which of its keys; empty is all, each by its own name.
+        items: Vec<KeyFile>,
+        /// The files' mode.
+        mode: u32,
+    },
+    /// Facts of the pod, as files.
+    Fields {
+        /// Which.
+        items: Vec<FieldFile>,
+        /// The files' mode.
+        mode: u32,
+    },
+}
+
+impl Default for LocalSource {
+    fn default() -> Self {
+        Self::EmptyDir { in_memory: false, size_max_bytes: 0 }
+    }
+}
+
+/// A key of a config map or a secret, as a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyFile {
+    /// The key.
+    pub key: Name,
+    /// The file, below where the volume appears.
+    pub path: String,
+    /// Its own mode, if it has one.
+    pub mode: Option<u32>,
+}
+
+/// A fact of the pod, as a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldFile {
+    /// The file, below where the volume appears.
+    pub path: String,
+    /// The fact: a field or a resource.
+    pub value: EnvValue,
+    /// Its own mode, if it has one.
+    pub mode: Option<u32>,
 }
 
 /// One program of a pod.
@@ -216,6 +290,17 @@ pub struct Container {
     pub readiness: Option<Probe>,
     /// Decides whether it is restarted.
     pub liveness: Option<Probe>,
+    /// Objects whose every key is a variable; what `env` says wins.
+    pub env_from: Vec<EnvFrom>,
+}
+
+/// An object whose every key is a variable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EnvFrom {
+    /// What is put before each key.
+    pub prefix: String,
+    /// The object.
+    pub config: ConfigRef,
 }
 
 /// A variable of a container's environment.
@@ -234,6 +319,22 @@ pub enum EnvValue {
     Text(String),
     /// A field of the pod, by its path (`metadata.name`, `status.podIP`, …).
     Field(String),
+    /// A key of a config map or a secret.
+    Key {
+        /// The object.
+        config: ConfigRef,
+        /// The key.
+        key: Name,
+    },
+    /// A resource of a container (`limits.cpu`, `requests.memory`, …), in units of the divisor, rounded up.
+    Resource {
+        /// Which container; empty is the one that the variable belongs to.
+        container: Name,
+        /// Which resource.
+        resource: Name,
+        /// The unit: thousandths of a core, or bytes.
+        divisor: u64,
+    },
 }
 
 impl Default for EnvValue {
@@ -262,6 +363,8 @@ pub struct Mount {
     pub path: String,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// The part of the volume that appears, or empty for all of it.
+    pub sub_path: String,
 }
 
 /// Processor and memory.

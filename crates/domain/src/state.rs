@@ -1,6 +1,7 @@
 //! Everything that is so: the fold of all events. Cloning is O(1), iteration is in key order on every server.
 //! Changed by [`State::apply`] alone.
 
+use crate::config::{Config, ConfigKind};
 use crate::id::{
     ClassName, Incarnation, Key, Name, NodeName, RequestId, Revision, RevisionName, ServerId, Uid, VolumeName,
 };
@@ -34,6 +35,8 @@ pub struct State {
     pub services: OrdMap<Key, Arc<Service>>,
     /// Disruption budgets.
     pub budgets: OrdMap<Key, Arc<Budget>>,
+    /// Config maps and secrets.
+    pub configs: OrdMap<(ConfigKind, Key), Arc<Config>>,
     /// Nodes.
     pub nodes: OrdMap<NodeName, Arc<Node>>,
     /// The last incarnation of every node that ever was, so that a number is never given twice.
@@ -57,6 +60,7 @@ pub(crate) struct Index {
     pub(crate) pods_by_node: OrdMap<NodeName, OrdSet<Key>>,
     pub(crate) pods_by_set: OrdMap<Key, OrdSet<Key>>,
     pub(crate) pods_by_claim: OrdMap<Key, OrdSet<Key>>,
+    pub(crate) pods_by_config: OrdMap<(ConfigKind, Key), OrdSet<Key>>,
     /// Pods without a node.
     pub(crate) unplaced: OrdSet<Key>,
     /// Pods that are ready and not yet available.
@@ -177,6 +181,11 @@ impl State {
         self.index.pods_by_claim.get(claim).into_iter().flatten().filter_map(|key| self.pods.get_key_value(key))
     }
 
+    /// The pods whose templates refer to a config map or a secret, in key order.
+    pub(crate) fn readers<'a>(&'a self, config: &(ConfigKind, Key)) -> impl Iterator<Item = &'a Arc<Pod>> + use<'a> {
+        self.index.pods_by_config.get(config).into_iter().flatten().filter_map(|key| self.pods.get(key))
+    }
+
     /// The pods without a node, in key order.
     pub fn unplaced(&self) -> impl Iterator<Item = &Key> {
         self.index.unplaced.iter()
@@ -275,6 +284,9 @@ impl Index {
         for claim in &pod.claims {
             index_add(&mut self.pods_by_claim, &claim.claim, key);
         }
+        for config in pod.template.configs(&key.namespace) {
+            index_add(&mut self.pods_by_config, &config, key);
+        }
         self.add_place(key, &Place::of(pod));
     }
 
@@ -340,6 +352,9 @@ impl Index {
         index_drop(&mut self.pods_by_set, &set, key);
         for claim in &pod.claims {
             index_drop(&mut self.pods_by_claim, &claim.claim, key);
+        }
+        for config in pod.template.configs(&key.namespace) {
+            index_drop(&mut self.pods_by_config, &config, key);
         }
         self.drop_place(key, &Place::of(pod));
     }

@@ -1,5 +1,6 @@
 //! Which object each event of a batch is about, by identity rather than by name. Never changes anything.
 
+use crate::config::ConfigKind;
 use crate::event::{Batch, Event};
 use crate::id::{ClassName, NodeName, Revision, Uid, VolumeName};
 use crate::object::Meta;
@@ -41,6 +42,8 @@ fn subject(state: &State, revision: Revision, event: &Event) -> Option<Uid> {
         "PersistentVolume" => state.volumes.get(&VolumeName::new(name)).map(|volume| &volume.meta),
         "StorageClass" => state.classes.get(&ClassName::new(name)).map(|class| &class.meta),
         "PodDisruptionBudget" => state.budgets.get(&key).map(|budget| &budget.meta),
+        "ConfigMap" => state.configs.get(&(ConfigKind::ConfigMap, key)).map(|config| &config.meta),
+        "Secret" => state.configs.get(&(ConfigKind::Secret, key)).map(|config| &config.meta),
         "Service" => state.services.get(&key).map(|service| &service.meta),
         "Node" => state.nodes.get(&NodeName::new(name)).map(|node| &node.meta),
         _ => None,

@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod clients;
+mod configs;
 mod console;
 mod containers;
 mod copy;

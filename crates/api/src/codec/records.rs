@@ -3,8 +3,9 @@
 use super::table::{record, shared, variants, words};
 use super::wire::{Decoder, Encoder, Field, Value};
 use super::{CodecError, Record, Variants};
-use domain::agent::{AssignedPod, AssignedVolume, Assignment, FromAgent, ToAgent, VolumeRemoval};
+use domain::agent::{AssignedConfig, AssignedPod, AssignedVolume, Assignment, FromAgent, ToAgent, VolumeRemoval};
 use domain::command::{Command, PodReport, Request};
+use domain::config::{Config, ConfigKind, ConfigRef, ConfigSpec};
 use domain::event::{Batch, Event, Registration, RemovalCause};
 use domain::id::Key;
 use domain::names::{Endpoint, NamedService, NamesUpdate};
@@ -14,8 +15,9 @@ use domain::object::{
 };
 use domain::spec::{
     AccessModes, Amount, AntiAffinity, BudgetBound, BudgetSpec, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec,
-    Container, EnvValue, EnvVar, Mount, NamedClaim, PodManagement, Port, Probe, ProbeAction, Reclaim, Resources,
-    Retention, ServicePort, ServiceSpec, SetSpec, Taint, TargetPort, Template, Toleration, UpdateStrategy, VolumeSpec,
+    Container, EnvFrom, EnvValue, EnvVar, FieldFile, KeyFile, LocalSource, LocalVolume, Mount, NamedClaim,
+    PodManagement, Port, Probe, ProbeAction, Reclaim, Resources, Retention, ServicePort, ServiceSpec, SetSpec, Taint,
+    TargetPort, Template, Toleration, UpdateStrategy, VolumeSpec,
 };
 use prost::encoding::WireType;
 
@@ -77,6 +79,8 @@ variants! {
         93: ServiceRemoved { 1: service },
         94: BudgetApplied { 1: budget, 2: labels, 3: annotations, 4: spec },
         95: BudgetRemoved { 1: budget },
+        96: ConfigApplied { 1: kind, 2: config, 3: labels, 4: annotations, 5: spec },
+        97: ConfigRemoved { 1: kind, 2: config },
 
         100: NodeRegistered { 1: node, 2: incarnation, 3: registration },
         101: NodeUpdated { 1: node, 2: registration },
@@ -125,6 +129,8 @@ variants! {
         41: DeleteService { 1: service },
         42: ApplyBudget { 1: budget, 2: labels, 3: annotations, 4: spec },
         43: DeleteBudget { 1: budget },
+        44: ApplyConfig { 1: kind, 2: config, 3: labels, 4: annotations, 5: spec },
+        45: DeleteConfig { 1: kind, 2: config },
 
         50: CordonNode { 1: node },
         51: UncordonNode { 1: node },
@@ -161,11 +167,22 @@ variants! {
     Amount { 1: Count(1: count), 2: Percent(1: percent) }
     BudgetBound { 1: MinAvailable(1: amount), 2: MaxUnavailable(1: amount) }
     TargetPort { 1: Number(1: number), 2: Named(1: name) }
-    EnvValue { 1: Text(1: text), 2: Field(1: path) }
+    EnvValue {
+        1: Text(1: text),
+        2: Field(1: path),
+        3: Key { 1: config, 2: key },
+        4: Resource { 1: container, 2: resource, 3: divisor },
+    }
+    LocalSource {
+        1: EmptyDir { 1: in_memory, 2: size_max_bytes },
+        2: Config { 1: config, 2: items, 3: mode },
+        3: Fields { 1: items, 2: mode },
+    }
     ProbeAction { 1: Exec(1: command), 2: HttpGet { 1: path, 2: port, 3: host }, 3: TcpSocket { 1: port } }
 }
 
 words! {
+    ConfigKind { 0: ConfigMap, 1: Secret }
     PodManagement { 0: OrderedReady, 1: Parallel }
     Reclaim { 0: Delete, 1: Retain }
     Retention { 0: Retain, 1: Delete }
@@ -182,16 +199,21 @@ record! {
     ClaimRetention { 1: when_deleted, 2: when_scaled }
     Template {
         1: hash, 2: labels, 3: annotations, 4: containers, 5: node_selector, 6: tolerations, 7: anti_affinity,
-        8: grace_ms, 9: volumes,
+        8: grace_ms, 9: volumes, 10: local_volumes,
     }
     NamedClaim { 1: volume, 2: claim }
     Container {
         1: name, 2: image, 3: command, 4: args, 5: working_dir, 6: env, 7: ports, 8: requests, 9: limits, 10: mounts,
-        11: readiness, 12: liveness,
+        11: readiness, 12: liveness, 13: env_from,
     }
+    LocalVolume { 1: name, 2: source }
+    KeyFile { 1: key, 2: path, 3: mode }
+    FieldFile { 1: path, 2: value, 3: mode }
+    ConfigRef { 1: kind, 2: name, 3: is_optional }
+    EnvFrom { 1: prefix, 2: config }
     EnvVar { 1: name, 2: value }
     Port { 1: name, 2: port, 3: protocol }
-    Mount { 1: volume, 2: path, 3: read_only }
+    Mount { 1: volume, 2: path, 3: read_only, 4: sub_path }
     Resources { 1: cpu_milli, 2: memory_bytes }
     Probe {
         1: action, 2: initial_delay_ms, 3: period_ms, 4: timeout_ms, 5: success_threshold, 6: failure_threshold,
@@ -240,6 +262,8 @@ record! {
     Service { 1: meta, 2: spec, 3: address }
     Budget { 1: meta, 2: spec }
     Server { 1: address, 2: is_voter }
+    Config { 1: meta, 2: spec }
+    ConfigSpec { 1: data, 2: binary_data, 3: type_name, 4: is_immutable }
     Node {
         1: meta, 2: incarnation, 3: boot_id, 4: machine_id, 5: capacity, 6: reserved, 7: pod_count, 8: pods_max,
         9: taints, 10: is_cordoned, 11: unreachable, 12: leftovers, 13: info, 14: own_labels,
@@ -249,10 +273,11 @@ record! {
 
 // What agents are told.
 record! {
-    Assignment { 1: revision, 2: incarnation, 3: pods, 4: removals }
+    Assignment { 1: revision, 2: incarnation, 3: pods, 4: removals, 5: configs }
+    AssignedConfig { 1: kind, 2: config, 3: spec }
     AssignedPod {
         1: pod, 2: uid, 3: uid_text, 4: ordinal, 5: set, 6: address, 7: service_name, 8: labels, 9: template,
-        10: volumes, 11: stop_within_ms,
+        10: volumes, 11: stop_within_ms, 12: annotations,
     }
     AssignedVolume { 1: name, 2: volume, 3: driver, 4: handle, 5: fence, 6: capacity_bytes }
     VolumeRemoval { 1: volume, 2: driver, 3: handle }
@@ -261,4 +286,4 @@ record! {
     Endpoint { 1: uid, 2: address, 3: node, 4: is_named, 5: is_member, 6: ports }
 }
 
-shared! { TemplateRevision, Set, Pod, Claim, Volume, Class, Service, Budget, Node, NamedService }
+shared! { TemplateRevision, Set, Pod, Claim, Volume, Class, Service, Budget, Config, ConfigSpec, Node, NamedService }

@@ -28,6 +28,7 @@ impl Record for State {
         self.servers.write_field(16, out);
         self.founders.write_field(17, out);
         self.last_server.write_field(18, out);
+        self.configs.write_field(14, out);
         for template in out.end_templates() {
             out.bytes(TEMPLATE, &template);
         }
@@ -57,8 +58,8 @@ fn decode_with_templates(input: &mut Decoder<'_>) -> Result<State, CodecError> {
     let (mut revision, mut at_ms, mut cluster) = (None, None, None);
     let (mut sets, mut pods, mut claims, mut volumes) = (None, None, None, None);
     let (mut classes, mut services, mut budgets, mut nodes) = (None, None, None, None);
-    let (mut node_incarnations, mut requests) = (None, None);
     let (mut servers, mut founders, mut last_server) = (None, None, None);
+    let (mut node_incarnations, mut requests, mut configs) = (None, None, None);
     while let Some((number, wire)) = input.key()? {
         match number {
             1 => Field::read_field(&mut revision, wire, input)?,
@@ -77,6 +78,7 @@ fn decode_with_templates(input: &mut Decoder<'_>) -> Result<State, CodecError> {
             16 => Field::read_field(&mut servers, wire, input)?,
             17 => Field::read_field(&mut founders, wire, input)?,
             18 => Field::read_field(&mut last_server, wire, input)?,
+            14 => Field::read_field(&mut configs, wire, input)?,
             _ => input.skip(number, wire)?,
         }
     }
@@ -97,5 +99,6 @@ fn decode_with_templates(input: &mut Decoder<'_>) -> Result<State, CodecError> {
     state.servers = Field::finish(servers)?;
     state.founders = Field::finish(founders)?;
     state.last_server = Field::finish(last_server)?;
+    state.configs = Field::finish(configs)?;
     Ok(state)
 }

@@ -2,6 +2,7 @@
 //! Knows nothing about any one type of the domain, but templates, which snapshots write once and refer to by number.
 
 use super::{CodecError, Record};
+use domain::config::Blob;
 use domain::spec::Template;
 use imbl::OrdMap;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field};
@@ -396,6 +397,26 @@ mod ids {
         Incarnation: |value| value.0, |number| Ok(Self(number));
         Fence: |value| value.0, |number| Ok(Self(number));
         Ordinal: |value| u64::from(value.0), |number| narrow(number).map(Self);
+    }
+}
+
+impl Value for Blob {
+    fn write(&self, field: u32, out: &mut Encoder) {
+        out.bytes(field, &self.0);
+    }
+
+    fn write_unless_default(&self, field: u32, out: &mut Encoder) {
+        if !self.0.is_empty() {
+            self.write(field, out);
+        }
+    }
+
+    fn read(wire: WireType, input: &mut Decoder<'_>) -> Result<Self, CodecError> {
+        input.bytes(wire).map(|bytes| Self(bytes.into()))
+    }
+
+    fn absent() -> Result<Self, CodecError> {
+        Ok(Self::default())
     }
 }
 

@@ -107,6 +107,9 @@ pub fn sentence(event: &Event) -> String {
         Event::ServiceRemoved { .. } => format!("service {name} is gone"),
         Event::BudgetApplied { .. } => format!("disruption budget {name} was made or changed"),
         Event::BudgetRemoved { .. } => format!("disruption budget {name} is gone"),
+        // Never what is in it.
+        Event::ConfigApplied { kind, .. } => format!("{} {name} was made or changed", kind.word()),
+        Event::ConfigRemoved { kind, .. } => format!("{} {name} is gone", kind.word()),
 
         Event::NodeRegistered { .. }
         | Event::NodeUpdated { .. }
@@ -212,16 +215,12 @@ fn cause_sentence(cause: &RemovalCause) -> String {
 /// The fields of an event that are no objects themselves.
 fn details(event: &Event) -> BTreeMap<String, String> {
     let pairs: Vec<(&'static str, String)> = match event {
-        Event::SetCreated { spec, .. } | Event::SetUpdated { spec, .. } => {
-            vec![("replicas", spec.replicas.to_string())]
-        }
-        Event::SetScaled { replicas, .. } => vec![("replicas", replicas.to_string())],
-        Event::RevisionTargeted { revision, number, .. } => {
-            vec![("revision", revision.to_string()), ("number", number.to_string())]
-        }
-        Event::RolloutCompleted { revision, .. } | Event::RevisionForgotten { revision, .. } => {
-            vec![("revision", revision.to_string())]
-        }
+        Event::SetCreated { .. }
+        | Event::SetUpdated { .. }
+        | Event::SetScaled { .. }
+        | Event::RevisionTargeted { .. }
+        | Event::RolloutCompleted { .. }
+        | Event::RevisionForgotten { .. } => set_details(event),
         Event::PodCreated { .. }
         | Event::PodBound { .. }
         | Event::PodUnplaced { .. }
@@ -273,6 +272,8 @@ fn details(event: &Event) -> BTreeMap<String, String> {
         | Event::ServiceRemoved { .. }
         | Event::BudgetApplied { .. }
         | Event::BudgetRemoved { .. }
+        | Event::ConfigApplied { .. }
+        | Event::ConfigRemoved { .. }
         | Event::NodeMarked { .. }
         | Event::NodeUpdated { .. }
         | Event::NodeCordoned { .. }
@@ -280,6 +281,22 @@ fn details(event: &Event) -> BTreeMap<String, String> {
         | Event::NodeRemoved { .. } => Vec::new(),
     };
     pairs.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn set_details(event: &Event) -> Vec<(&'static str, String)> {
+    match event {
+        Event::SetCreated { spec, .. } | Event::SetUpdated { spec, .. } => {
+            vec![("replicas", spec.replicas.to_string())]
+        }
+        Event::SetScaled { replicas, .. } => vec![("replicas", replicas.to_string())],
+        Event::RevisionTargeted { revision, number, .. } => {
+            vec![("revision", revision.to_string()), ("number", number.to_string())]
+        }
+        Event::RolloutCompleted { revision, .. } | Event::RevisionForgotten { revision, .. } => {
+            vec![("revision", revision.to_string())]
+        }
+        _ => unreachable!("details sends only events of sets here"),
+    }
 }
 
 fn report_sentence(name: &str, status: &PodStatus) -> String {

@@ -3,7 +3,10 @@
 
 mod budget;
 mod check;
+mod config;
+mod env;
 mod event;
+mod local_volume;
 mod meta;
 mod node;
 mod pod;
@@ -17,6 +20,7 @@ mod why;
 
 pub use budget::{budget_from_wire, budget_to_wire};
 pub use check::FieldError;
+pub use config::{config_map_from_wire, config_map_to_wire, secret_from_wire, secret_to_wire};
 pub use event::{events_to_wire, sentence};
 pub use meta::{DEFAULT_NAMESPACE, marks_of, namespace_of};
 pub use node::node_to_wire;

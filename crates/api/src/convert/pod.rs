@@ -29,7 +29,10 @@ pub fn pod_to_wire(state: &State, key: &Key, pod: &Pod) -> v1::Pod {
         metadata.deletion_grace_period_seconds = i64::try_from(deletion.grace_ms / 1000).ok();
     }
     let mut spec = spec_to_wire(&pod.template);
-    spec.volumes = pod.claims.iter().map(|c| claim_volume(c.volume.as_str(), c.claim.name.as_str())).collect();
+    let claims: Vec<_> = pod.claims.iter().map(|c| claim_volume(c.volume.as_str(), c.claim.name.as_str())).collect();
+    // What the pod has takes the place of the claims that its template names.
+    spec.volumes.retain(|volume| volume.persistent_volume_claim.is_none());
+    spec.volumes.splice(0..0, claims);
     spec.node_name = pod.binding.as_ref().map(|binding| binding.node.to_string()).unwrap_or_default();
     v1::Pod {
         api_version: "v1".to_owned(),

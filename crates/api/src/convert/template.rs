@@ -1,13 +1,15 @@
 //! What users may write in a pod template.
 
 use super::check::{At, FieldError, once};
+use super::env::{env_from_wire, sources_from_wire};
+use super::local_volume;
 use super::probe::probe_from_wire;
 use crate::name::{check_label, check_subdomain};
 use crate::quantity::{QuantityError, parse_bytes, parse_cpu_milli};
 use crate::v1;
 use domain::id::Name;
 use domain::spec::{
-    AntiAffinity, Container, EnvValue, EnvVar, Labels, Mount, NamedClaim, Port, Resources, Template, Toleration,
+    AntiAffinity, Container, Labels, LocalVolume, Mount, NamedClaim, Port, Resources, Template, Toleration,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,10 +17,6 @@ const GRACE_SECONDS_DEFAULT: i64 = 30;
 pub(super) const HOSTNAME_TOPOLOGY: &str = "kubernetes.io/hostname";
 const EFFECTS: [(&str, &str); 4] =
     [("", ""), ("NoSchedule", "NoSchedule"), ("PreferNoSchedule", "PreferNoSchedule"), ("NoExecute", "NoExecute")];
-
-/// Fields of the pod that the environment may show, beside single labels and annotations.
-const ENV_FIELDS: [&str; 6] =
-    ["metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "status.podIP", "status.hostIP"];
 
 /// Reads a template, of a set with the claim templates of these names. Its digest is left to the caller.
 pub(super) fn template_from_wire(
@@ -32,7 +30,9 @@ pub(super) fn template_from_wire(
     let (meta_at, at) = (at.to("metadata"), at.to("spec"));
     let spec = at.required(wire.spec.as_ref())?;
     at.to("restartPolicy").word(&spec.restart_policy, &[("Always", ())])?;
-    let volumes = volumes_from_wire(&spec.volumes, at)?;
+    let (volumes, mut local_volumes) = volumes_from_wire(&spec.volumes, at)?;
+    // A claim takes the place of the template's volume of the same name (semantics A1-14).
+    local_volumes.retain(|volume| !claims.contains(&volume.name.as_str()));
     let containers = containers_from_wire(spec, claims, at)?;
     let is_mounted = |claim: &str| containers.iter().any(|c| c.mounts.iter().any(|m| m.volume.as_str() == claim));
     if let Some(unused) = claims.iter().position(|claim| !is_mounted(claim)) {
@@ -51,22 +51,31 @@ pub(super) fn template_from_wire(
         anti_affinity: anti_affinity_from_wire(spec.affinity.as_ref(), at.to("affinity"))?,
         grace_ms: at.to("terminationGracePeriodSeconds").seconds(grace)?,
         volumes,
+        local_volumes,
     })
 }
 
-fn volumes_from_wire(wire: &[v1::Volume], at: At<'_>) -> Result<Vec<NamedClaim>, FieldError> {
+/// The claims among the volumes, and the others.
+fn volumes_from_wire(wire: &[v1::Volume], at: At<'_>) -> Result<(Vec<NamedClaim>, Vec<LocalVolume>), FieldError> {
     let mut seen = BTreeSet::new();
-    let mut volumes = Vec::with_capacity(wire.len());
+    let (mut claims, mut locals) = (Vec::new(), Vec::new());
     for (index, volume) in wire.iter().enumerate() {
         let at = at.item("volumes", index);
         let name = at.to("name").name(&volume.name, check_label)?;
         once(&mut seen, &volume.name, at.to("name"))?;
-        let source_at = at.to("persistentVolumeClaim");
-        let source = source_at.required(volume.persistent_volume_claim.as_ref())?;
-        let claim = source_at.to("claimName").name(&source.claim_name, check_subdomain)?;
-        volumes.push(NamedClaim { volume: name, claim });
+        match (local_volume::source_from_wire(volume, at)?, &volume.persistent_volume_claim) {
+            (None, Some(source)) => {
+                let source_at = at.to("persistentVolumeClaim");
+                let claim = source_at.to("claimName").name(&source.claim_name, check_subdomain)?;
+                claims.push(NamedClaim { volume: name, claim });
+            }
+            (Some(source), None) => locals.push(LocalVolume { name, source }),
+            (Some(_), Some(_)) => return Err(at.refuse("must have one source only")),
+            // As in Kubernetes, a volume of which nothing is said is an empty directory.
+            (None, None) => locals.push(LocalVolume { name, ..LocalVolume::default() }),
+        }
     }
-    Ok(volumes)
+    Ok((claims, locals))
 }
 
 fn containers_from_wire(spec: &v1::PodSpec, claims: &[&str], at: At<'_>) -> Result<Vec<Container>, FieldError> {
@@ -111,41 +120,8 @@ fn container_from_wire(
         readiness: probe_from_wire(wire.readiness_probe.as_ref(), &ports, at.to("readinessProbe"))?,
         liveness,
         ports,
+        env_from: sources_from_wire(&wire.env_from, at)?,
     })
-}
-
-fn env_from_wire(wire: &[v1::EnvVar], at: At<'_>) -> Result<Vec<EnvVar>, FieldError> {
-    let variable = |(index, variable): (usize, &v1::EnvVar)| {
-        let at = at.item("env", index);
-        let name = at.to("name").not_empty(&variable.name)?;
-        if name.contains(['=', '\0']) {
-            return Err(at.to("name").refuse("must not contain '='"));
-        }
-        let value = match &variable.value_from {
-            None => EnvValue::Text(variable.value.clone()),
-            Some(_) if !variable.value.is_empty() => {
-                return Err(at.to("valueFrom").refuse("cannot be there together with value"));
-            }
-            Some(source) => {
-                let at = at.to("valueFrom");
-                let at = at.to("fieldRef");
-                let path = &at.required(source.field_ref.as_ref())?.field_path;
-                let is_one_of_many = ["metadata.labels['", "metadata.annotations['"]
-                    .iter()
-                    .any(|prefix| path.starts_with(prefix) && path.ends_with("']"));
-                if !is_one_of_many && !ENV_FIELDS.contains(&path.as_str()) {
-                    let rule = format_args!(
-                        "must be {} or metadata.labels['KEY'] or metadata.annotations['KEY'], and is {path:?}",
-                        ENV_FIELDS.join(" or ")
-                    );
-                    return Err(at.to("fieldPath").refuse(rule));
-                }
-                EnvValue::Field(path.clone())
-            }
-        };
-        Ok(EnvVar { name: name.into(), value })
-    };
-    wire.iter().enumerate().map(variable).collect()
 }
 
 fn ports_from_wire(wire: &[v1::ContainerPort], at: At<'_>) -> Result<Vec<Port>, FieldError> {
@@ -236,7 +212,11 @@ fn mounts_from_wire(
         // A claim template hides a volume of the same name (semantics A1-14), and with it what that says.
         let source = volume.and_then(|volume| volume.persistent_volume_claim.as_ref()).filter(|_| !is_claim);
         let read_only = mount.read_only || source.is_some_and(|source| source.read_only);
-        mounts.push(Mount { volume: name.into(), path: path.to_owned(), read_only });
+        let sub_path = mount.sub_path.clone();
+        if sub_path.starts_with('/') || sub_path.split('/').any(|part| part == "..") {
+            return Err(at.to("subPath").refuse("must be a relative path without \"..\""));
+        }
+        mounts.push(Mount { volume: name.into(), path: path.to_owned(), read_only, sub_path });
     }
     Ok(mounts)
 }

@@ -1,12 +1,14 @@
 //! How a pod template is shown.
 
 use super::check::labels_to_wire;
+use super::env::{env_to_wire, source_to_wire};
+use super::local_volume::local_volume_to_wire;
 use super::probe::probe_to_wire;
 use super::set::number;
 use super::template::HOSTNAME_TOPOLOGY;
 use crate::quantity::{format_bytes, format_cpu_milli};
 use crate::v1;
-use domain::spec::{AntiAffinity, Container, EnvValue, EnvVar, NamedClaim, Resources, Template, Toleration};
+use domain::spec::{AntiAffinity, Container, NamedClaim, Resources, Template, Toleration};
 use std::collections::BTreeMap;
 
 pub(super) fn template_to_wire(template: &Template) -> v1::PodTemplateSpec {
@@ -28,7 +30,12 @@ pub(super) fn spec_to_wire(template: &Template) -> v1::PodSpec {
         affinity: affinity_to_wire(&template.anti_affinity),
         termination_grace_period_seconds: Some(i64::try_from(template.grace_ms / 1000).unwrap_or(i64::MAX)),
         restart_policy: "Always".to_owned(),
-        volumes: template.volumes.iter().map(volume_to_wire).collect(),
+        volumes: template
+            .volumes
+            .iter()
+            .map(volume_to_wire)
+            .chain(template.local_volumes.iter().map(local_volume_to_wire))
+            .collect(),
         ..v1::PodSpec::default()
     }
 }
@@ -40,7 +47,7 @@ fn volume_to_wire(volume: &NamedClaim) -> v1::Volume {
 /// A volume of a pod that is a claim.
 pub(super) fn claim_volume(name: &str, claim: &str) -> v1::Volume {
     let source = v1::PersistentVolumeClaimVolumeSource { claim_name: claim.to_owned(), read_only: false };
-    v1::Volume { name: name.to_owned(), persistent_volume_claim: Some(source) }
+    v1::Volume { name: name.to_owned(), persistent_volume_claim: Some(source), ..v1::Volume::default() }
 }
 
 fn container_to_wire(container: &Container) -> v1::Container {
@@ -53,6 +60,7 @@ fn container_to_wire(container: &Container) -> v1::Container {
         name: mount.volume.to_string(),
         mount_path: mount.path.clone(),
         read_only: mount.read_only,
+        sub_path: mount.sub_path.clone(),
     };
     v1::Container {
         name: container.name.to_string(),
@@ -67,18 +75,7 @@ fn container_to_wire(container: &Container) -> v1::Container {
         liveness_probe: container.liveness.as_ref().map(probe_to_wire),
         working_dir: container.working_dir.clone(),
         image_pull_policy: String::new(),
-    }
-}
-
-fn env_to_wire(variable: &EnvVar) -> v1::EnvVar {
-    let name = variable.name.to_string();
-    match &variable.value {
-        EnvValue::Text(value) => v1::EnvVar { name, value: value.clone(), value_from: None },
-        EnvValue::Field(path) => {
-            let field_ref = v1::ObjectFieldSelector { api_version: String::new(), field_path: path.clone() };
-            let source = v1::EnvVarSource { field_ref: Some(field_ref) };
-            v1::EnvVar { name, value: String::new(), value_from: Some(source) }
-        }
+        env_from: container.env_from.iter().map(source_to_wire).collect(),
     }
 }
 

@@ -4,7 +4,6 @@ use super::object::KINDS;
 
 /// Kinds of Kubernetes that are refused by name.
 const KINDS_ELSEWHERE: &[&str] = &[
-    "ConfigMap",
     "CronJob",
     "CustomResourceDefinition",
     "DaemonSet",
@@ -30,7 +29,6 @@ const KINDS_ELSEWHERE: &[&str] = &[
     "ClusterRole",
     "ClusterRoleBinding",
     "RuntimeClass",
-    "Secret",
     "ServiceAccount",
     "CSIDriver",
     "CSINode",
@@ -84,7 +82,6 @@ pub(super) const FIELDS_ELSEWHERE: &[(&str, &[&str])] = &[
     (
         "Container",
         &[
-            "envFrom",
             "lifecycle",
             "resizePolicy",
             "restartPolicy",
@@ -99,10 +96,10 @@ pub(super) const FIELDS_ELSEWHERE: &[(&str, &[&str])] = &[
             "volumeDevices",
         ],
     ),
-    ("EnvVarSource", &["configMapKeyRef", "fileKeyRef", "resourceFieldRef", "secretKeyRef"]),
+    ("EnvVarSource", &["fileKeyRef"]),
     ("ContainerPort", &["hostIP", "hostPort"]),
     ("ResourceRequirements", &["claims"]),
-    ("VolumeMount", &["mountPropagation", "recursiveReadOnly", "subPath", "subPathExpr"]),
+    ("VolumeMount", &["mountPropagation", "recursiveReadOnly", "subPathExpr"]),
     ("Probe", &["grpc", "terminationGracePeriodSeconds"]),
     ("HttpGetAction", &["host", "httpHeaders"]),
     ("TcpSocketAction", &["host"]),
@@ -117,10 +114,7 @@ pub(super) const FIELDS_ELSEWHERE: &[(&str, &[&str])] = &[
             "azureFile",
             "cephfs",
             "cinder",
-            "configMap",
             "csi",
-            "downwardAPI",
-            "emptyDir",
             "ephemeral",
             "fc",
             "flexVolume",
@@ -138,7 +132,6 @@ pub(super) const FIELDS_ELSEWHERE: &[(&str, &[&str])] = &[
             "quobyte",
             "rbd",
             "scaleIO",
-            "secret",
             "storageos",
             "vsphereVolume",
         ],

@@ -85,6 +85,10 @@ objects! {
     Service(v1::Service) = "v1" "Service" true,
     /// The pods behind a service.
     Endpoints(v1::Endpoints) = "v1" "Endpoints" true,
+    /// Texts that pods read.
+    ConfigMap(v1::ConfigMap) = "v1" "ConfigMap" true,
+    /// Bytes that pods read.
+    Secret(v1::Secret) = "v1" "Secret" true,
     /// How many pods may be away.
     PodDisruptionBudget(v1::PodDisruptionBudget) = "policy/v1" "PodDisruptionBudget" true,
     /// A volume on a node.

@@ -238,8 +238,8 @@ const MISTAKES: [(&str, &str, &str); 22] = [
     ),
     (
         "mountPath:",
-        "subPath: x\n          mountPath:",
-        "f.yaml:47:11: `subPath` is known to Kubernetes, not supported here (in spec.template.spec.containers[0].volumeMounts[0])",
+        "subPathExpr: x\n          mountPath:",
+        "f.yaml:47:11: `subPathExpr` is known to Kubernetes, not supported here (in spec.template.spec.containers[0].volumeMounts[0])",
     ),
     ("serviceName: web", "serviceName: web\n  serviceName: web", "f.yaml:7:3: `serviceName` is there twice (in spec)"),
     (

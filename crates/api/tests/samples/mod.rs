@@ -1,16 +1,17 @@
 //! One value of everything that is stored, with every field filled in.
 
 use domain::State;
-use domain::agent::{AssignedPod, AssignedVolume, Assignment, FromAgent, ToAgent, VolumeRemoval};
+use domain::agent::{AssignedConfig, AssignedPod, AssignedVolume, Assignment, FromAgent, ToAgent, VolumeRemoval};
 use domain::command::{Command, PodReport};
+use domain::config::{Blob, ConfigKind, ConfigRef, ConfigSpec};
 use domain::event::{Event, Registration, RemovalCause};
 use domain::id::{Fence, Incarnation, Key, Ordinal, Revision, ServerId, Uid};
 use domain::object::{ContainerStatus, Phase, PodClaim, PodStatus, Unplaced};
 use domain::spec::{
     AccessModes, Amount, AntiAffinity, BudgetBound, BudgetSpec, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec,
-    Container, EnvValue, EnvVar, Labels, Mount, NamedClaim, PodManagement, Port, Probe, ProbeAction, Reclaim,
-    Resources, Retention, ServicePort, ServiceSpec, SetSpec, Taint, TargetPort, Template, Toleration, UpdateStrategy,
-    VolumeSpec,
+    Container, EnvFrom, EnvValue, EnvVar, FieldFile, KeyFile, Labels, LocalSource, LocalVolume, Mount, NamedClaim,
+    PodManagement, Port, Probe, ProbeAction, Reclaim, Resources, Retention, ServicePort, ServiceSpec, SetSpec, Taint,
+    TargetPort, Template, Toleration, UpdateStrategy, VolumeSpec,
 };
 use std::sync::Arc;
 
@@ -51,9 +52,10 @@ fn containers() -> Vec<Container> {
         ports: vec![Port { name: "http".into(), port: 8080, protocol: "TCP".into() }],
         requests: Resources { cpu_milli: 250, memory_bytes: 64 << 20 },
         limits: Resources { cpu_milli: 500, memory_bytes: 128 << 20 },
-        mounts: vec![Mount { volume: "www".into(), path: "/data".to_owned(), read_only: true }],
+        mounts: vec![Mount { volume: "www".into(), path: "/data".to_owned(), read_only: true, ..Mount::default() }],
         readiness: Some(probe(http)),
         liveness: Some(probe(ProbeAction::TcpSocket { port: 8080 })),
+        ..Container::default()
     };
     let side = Container {
         name: "side".into(),
@@ -80,6 +82,40 @@ pub(crate) fn template() -> Template {
         ],
         grace_ms: 30_000,
         volumes: vec![NamedClaim { volume: "extra".into(), claim: "extra-claim".into() }],
+        ..Template::default()
+    }
+}
+
+/// With what later versions added.
+fn newer_template() -> Template {
+    let mut template = template();
+    let optional = ConfigRef { kind: ConfigKind::Secret, name: "keys".into(), is_optional: true };
+    let container = &mut template.containers[0];
+    container.mounts[0].sub_path = "html".to_owned();
+    container.env_from = vec![EnvFrom { prefix: "APP_".to_owned(), config: optional.clone() }];
+    container.env.push(EnvVar {
+        name: "COLOUR".into(),
+        value: EnvValue::Key { config: ConfigRef::default(), key: "colour".into() },
+    });
+    let resource = EnvValue::Resource { container: "web".into(), resource: "limits.memory".into(), divisor: 1 << 20 };
+    container.env.push(EnvVar { name: "MEMORY_MB".into(), value: resource.clone() });
+    let local = |name: &str, source| LocalVolume { name: name.into(), source };
+    let key_file = KeyFile { key: "tls.key".into(), path: "tls/key".to_owned(), mode: Some(0) };
+    let field_file = FieldFile { path: "memory".to_owned(), value: resource, mode: Some(0o400) };
+    template.local_volumes = vec![
+        local("scratch", LocalSource::EmptyDir { in_memory: true, size_max_bytes: 1 << 20 }),
+        local("keys", LocalSource::Config { config: optional, items: vec![key_file], mode: 0o600 }),
+        local("about", LocalSource::Fields { items: vec![field_file], mode: 0o644 }),
+    ];
+    template
+}
+
+fn config_spec() -> ConfigSpec {
+    ConfigSpec {
+        data: [("colour".into(), Blob::from("blue".to_owned())), ("empty".into(), Blob::default())].into(),
+        binary_data: [("logo".into(), Blob::from(vec![0, 255]))].into(),
+        type_name: "Opaque".into(),
+        is_immutable: true,
     }
 }
 
@@ -118,7 +154,7 @@ fn set_spec() -> SetSpec {
 /// With what later versions added.
 fn newer_set_spec() -> SetSpec {
     let retention = ClaimRetention { when_deleted: Retention::Delete, when_scaled: Retention::Delete };
-    SetSpec { retention, is_paused: true, ..set_spec() }
+    SetSpec { retention, is_paused: true, template: Arc::new(newer_template()), ..set_spec() }
 }
 
 fn budget_spec() -> BudgetSpec {
@@ -358,6 +394,21 @@ fn other_events() -> Vec<Event> {
             spec: BudgetSpec { bound: BudgetBound::MaxUnavailable(Amount::Count(0)), ..budget_spec() },
         },
         Event::BudgetRemoved { budget: set() },
+        Event::ConfigApplied {
+            kind: ConfigKind::ConfigMap,
+            config: set(),
+            labels: labels(&[("app", "web")]),
+            annotations: labels(&[("note", "config")]),
+            spec: Arc::new(config_spec()),
+        },
+        Event::ConfigApplied {
+            kind: ConfigKind::Secret,
+            config: set(),
+            labels: [].into(),
+            annotations: [].into(),
+            spec: Arc::default(),
+        },
+        Event::ConfigRemoved { kind: ConfigKind::Secret, config: set() },
         Event::ClassApplied {
             class: "fast".into(),
             spec: class_spec(),
@@ -400,6 +451,12 @@ fn pod_report() -> PodReport {
     PodReport { pod: pod(), uid: Uid(12), status: pod_status(), has_volumes: true, is_gone: true }
 }
 
+fn apply_config() -> Command {
+    let (labels, annotations) = (labels(&[("app", "web")]), labels(&[("note", "keys")]));
+    let spec = Arc::new(config_spec());
+    Command::ApplyConfig { kind: ConfigKind::Secret, config: set(), labels, annotations, spec }
+}
+
 /// One command of each kind.
 pub(crate) fn commands() -> Vec<Command> {
     let labels = labels(&[("app", "web")]);
@@ -420,6 +477,8 @@ pub(crate) fn commands() -> Vec<Command> {
             spec: budget_spec(),
         },
         Command::DeleteBudget { budget: set() },
+        apply_config(),
+        Command::DeleteConfig { kind: ConfigKind::ConfigMap, config: set() },
         Command::MarkNode { node: node.clone(), labels: labels.clone(), annotations: labels.clone() },
         Command::DeletePod { pod: pod(), grace_ms: Some(0), force: true, uid: Some("c-12".into()) },
         Command::ApplyClaim { claim: claim(), labels: labels.clone(), spec: claim_spec(), annotations: labels.clone() },
@@ -516,9 +575,17 @@ fn assignment() -> Assignment {
         template: Arc::new(template()),
         volumes: vec![volume],
         stop_within_ms: Some(0),
+        annotations: labels(&[("note", "pod")]),
     };
     let removal = VolumeRemoval { volume: "pv-3".into(), driver: "dir.holdfast".into(), handle: "pv-3".into() };
-    Assignment { revision: Revision(40), incarnation: Incarnation(2), pods: vec![assigned], removals: vec![removal] }
+    let config = AssignedConfig { kind: ConfigKind::Secret, config: set(), spec: Arc::new(config_spec()) };
+    Assignment {
+        revision: Revision(40),
+        incarnation: Incarnation(2),
+        pods: vec![assigned],
+        removals: vec![removal],
+        configs: vec![config],
+    }
 }
 
 /// A small cluster: a set with two pods, one held, and one object of every other kind.
@@ -547,6 +614,15 @@ pub(crate) fn state() -> State {
         spec: budget_spec(),
     });
     server_events().iter().for_each(|event| state.apply(event));
+    for kind in [ConfigKind::ConfigMap, ConfigKind::Secret] {
+        state.apply(&Event::ConfigApplied {
+            kind,
+            config: set(),
+            labels: [].into(),
+            annotations: [].into(),
+            spec: Arc::new(config_spec()),
+        });
+    }
     let uid = state.pods.get(&pod()).expect("created above").meta.uid;
     let batch = domain::Batch {
         base: state.revision,

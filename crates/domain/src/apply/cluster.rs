@@ -1,5 +1,7 @@
-//! The fold, for what belongs to the cluster rather than to a set: classes, services, budgets, nodes, servers.
+//! The fold, for what belongs to the cluster rather than to a set: classes, services, budgets,
+//! configuration, nodes, servers.
 
+use crate::config::Config;
 use crate::event::{Event, Registration};
 use crate::id::{Incarnation, NodeName, ServerId};
 use crate::object::{Budget, Class, Node, Server, Service, Unreachable};
@@ -47,7 +49,18 @@ impl State {
             Event::BudgetRemoved { budget } => {
                 self.budgets.remove(budget);
             }
-            _ => unreachable!("apply sends only events of classes and services here"),
+            Event::ConfigApplied { kind, config, labels, annotations, spec } => {
+                let key = (*kind, config.clone());
+                let mut meta = self.new_meta(labels, annotations);
+                if let Some(old) = self.configs.get(&key) {
+                    meta.inherit(&old.meta);
+                }
+                self.configs.insert(key, Arc::new(Config { meta, spec: Arc::clone(spec) }));
+            }
+            Event::ConfigRemoved { kind, config } => {
+                self.configs.remove(&(*kind, config.clone()));
+            }
+            _ => unreachable!("apply sends only events of classes, services, budgets and configuration here"),
         }
     }
 

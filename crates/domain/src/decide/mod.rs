@@ -1,6 +1,7 @@
 //! From a command to events, or to the reason why not. All rules about what people and agents may ask are here;
 //! what follows by itself is the planners' (`plan`).
 
+mod config;
 mod node;
 mod pod;
 mod server;
@@ -56,6 +57,10 @@ pub(crate) fn decide(state: &State, request: &Request, _at_ms: u64) -> Decision 
             Ok(storage::apply_budget(state, budget, labels, annotations, spec))
         }
         Command::DeleteBudget { budget } => storage::delete_budget(state, budget),
+        Command::ApplyConfig { kind, config, labels, annotations, spec } => {
+            config::apply(state, *kind, config, labels, annotations, spec)
+        }
+        Command::DeleteConfig { kind, config } => config::delete(state, *kind, config),
         Command::MarkNode { node, labels, annotations } => node::mark(state, node, labels, annotations),
         Command::CordonNode { node } => node::cordon(state, node, true),
         Command::UncordonNode { node } => node::cordon(state, node, false),
@@ -107,6 +112,9 @@ fn target(state: &State, command: &Command) -> Option<(&'static str, String, Opt
         }
         Command::ApplyBudget { budget, .. } | Command::DeleteBudget { budget } => {
             named("poddisruptionbudget", budget, state.budgets.get(budget).map(|b| &b.meta))
+        }
+        Command::ApplyConfig { kind, config, .. } | Command::DeleteConfig { kind, config } => {
+            named(kind.word(), config, state.configs.get(&(*kind, config.clone())).map(|c| &c.meta))
         }
         Command::ApplyClaim { claim, .. } | Command::DeleteClaim { claim } => {
             named("persistentvolumeclaim", claim, state.claims.get(claim).map(|c| &c.meta))

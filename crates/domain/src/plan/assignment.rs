@@ -1,17 +1,18 @@
 //! What a node should have now, read off the state.
 
-use crate::agent::{AssignedPod, AssignedVolume, Assignment, VolumeRemoval};
+use crate::agent::{AssignedConfig, AssignedPod, AssignedVolume, Assignment, VolumeRemoval};
 use crate::driver;
 use crate::id::{Key, NodeName, VolumeName};
 use crate::object::{Node, Pod, Volume};
 use crate::state::State;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Everything that should be on a node; `None` when it is not a member.
 #[must_use]
 pub fn assignment(state: &State, node: &NodeName) -> Option<Assignment> {
     let record = state.nodes.get(node)?;
-    let pods = state
+    let pods: Vec<AssignedPod> = state
         .pods_on(node)
         .filter(|(_, pod)| pod.binding.as_ref().is_some_and(|b| b.incarnation == record.incarnation))
         .map(|(key, pod)| assigned(state, node, key, pod))
@@ -22,7 +23,21 @@ pub fn assignment(state: &State, node: &NodeName) -> Option<Assignment> {
         .filter(|(_, volume)| remover(state, volume) == Some(node))
         .map(|(name, volume)| removal(name, volume))
         .collect();
-    Some(Assignment { revision: state.revision, incarnation: record.incarnation, pods, removals })
+    let configs = configs(state, &pods);
+    Some(Assignment { revision: state.revision, incarnation: record.incarnation, pods, removals, configs })
+}
+
+/// What the pods refer to, as far as it is there.
+fn configs(state: &State, pods: &[AssignedPod]) -> Vec<AssignedConfig> {
+    let wanted: BTreeSet<_> = pods.iter().flat_map(|pod| pod.template.configs(&pod.pod.namespace)).collect();
+    let found = wanted.into_iter().filter_map(|key| state.configs.get_key_value(&key));
+    found
+        .map(|((kind, config), record)| AssignedConfig {
+            kind: *kind,
+            config: config.clone(),
+            spec: Arc::clone(&record.spec),
+        })
+        .collect()
 }
 
 fn assigned(state: &State, node: &NodeName, key: &Key, pod: &Pod) -> AssignedPod {
@@ -55,6 +70,7 @@ fn assigned(state: &State, node: &NodeName, key: &Key, pod: &Pod) -> AssignedPod
         template: Arc::clone(&pod.template),
         volumes,
         stop_within_ms: pod.deletion.as_ref().map(|d| d.grace_ms),
+        annotations: pod.meta.annotations.clone(),
     }
 }
 

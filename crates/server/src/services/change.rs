@@ -4,6 +4,7 @@ use super::{key_of, name_of};
 use crate::forward::Forward;
 use crate::status;
 use api::convert::{FieldError, WantedService, claim_onto, marks_of, replicas_from_wire, volume_onto};
+use domain::config::ConfigKind;
 use domain::id::{RequestId, Revision};
 use domain::{Command, Draft, Outcome, Rejection, Request, State};
 use std::sync::Arc;
@@ -268,6 +269,34 @@ impl TryFrom<&api::v1::ApplyBudgetRequest> for Change {
     }
 }
 
+impl TryFrom<&api::v1::ApplyConfigMapRequest> for Change {
+    type Error = Status;
+
+    fn try_from(request: &api::v1::ApplyConfigMapRequest) -> Result<Self, Status> {
+        let object = given(request.object.as_ref())?;
+        let (config, labels, annotations, spec) =
+            api::convert::config_map_from_wire(object).map_err(|error| refused(&error))?;
+        let spec = Arc::new(spec);
+        let command = Command::ApplyConfig { kind: ConfigKind::ConfigMap, config, labels, annotations, spec };
+        let change = Self::new(&request.request_id, request.expected_revision, command)?;
+        Ok(Self { is_dry_run: request.dry_run, ..change })
+    }
+}
+
+impl TryFrom<&api::v1::ApplySecretRequest> for Change {
+    type Error = Status;
+
+    fn try_from(request: &api::v1::ApplySecretRequest) -> Result<Self, Status> {
+        let object = given(request.object.as_ref())?;
+        let (config, labels, annotations, spec) =
+            api::convert::secret_from_wire(object).map_err(|error| refused(&error))?;
+        let spec = Arc::new(spec);
+        let command = Command::ApplyConfig { kind: ConfigKind::Secret, config, labels, annotations, spec };
+        let change = Self::new(&request.request_id, request.expected_revision, command)?;
+        Ok(Self { is_dry_run: request.dry_run, ..change })
+    }
+}
+
 fn grace_ms(seconds: i64) -> Result<u64, Status> {
     let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds <= GRACE_SECONDS_MAX);
     let rule = format!("must be from 0 to {GRACE_SECONDS_MAX}");
@@ -335,6 +364,7 @@ pub(super) enum Deleted {
     Class,
     Service,
     Budget,
+    Config(ConfigKind),
 }
 
 impl Change {
@@ -346,6 +376,7 @@ impl Change {
             Deleted::Class => Command::DeleteClass { class: name.into() },
             Deleted::Service => Command::DeleteService { service: key_of(&request.namespace, name)? },
             Deleted::Budget => Command::DeleteBudget { budget: key_of(&request.namespace, name)? },
+            Deleted::Config(kind) => Command::DeleteConfig { kind, config: key_of(&request.namespace, name)? },
         };
         Self::new(&request.request_id, request.expected_revision, command)
     }

@@ -5,6 +5,7 @@ use super::change::{Change, Deleted};
 use crate::status;
 use api::v1::commit_request::Mutation;
 use api::v1::{CommitManyReply, CommitManyRequest, CommitReply, CommitRequest};
+use domain::config::ConfigKind;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -144,6 +145,10 @@ fn change_of(mutation: Option<&Mutation>) -> Result<Change, Status> {
         Mutation::EvictPod(request) => Change::try_from(request),
         Mutation::ApplyBudget(request) => Change::try_from(request),
         Mutation::DeleteBudget(request) => Change::delete(Deleted::Budget, request),
+        Mutation::ApplyConfigMap(request) => Change::try_from(request),
+        Mutation::DeleteConfigMap(request) => Change::delete(Deleted::Config(ConfigKind::ConfigMap), request),
+        Mutation::ApplySecret(request) => Change::try_from(request),
+        Mutation::DeleteSecret(request) => Change::delete(Deleted::Config(ConfigKind::Secret), request),
     }
 }
 
@@ -161,9 +166,13 @@ fn request_id(mutation: &Mutation) -> String {
         | Mutation::DeleteVolume(request)
         | Mutation::DeleteClass(request)
         | Mutation::DeleteBudget(request)
+        | Mutation::DeleteConfigMap(request)
+        | Mutation::DeleteSecret(request)
         | Mutation::DeleteService(request) => &request.request_id,
         Mutation::EvictPod(request) => &request.request_id,
         Mutation::ApplyBudget(request) => &request.request_id,
+        Mutation::ApplyConfigMap(request) => &request.request_id,
+        Mutation::ApplySecret(request) => &request.request_id,
         Mutation::CordonNode(request) | Mutation::UncordonNode(request) | Mutation::RemoveNode(request) => {
             &request.request_id
         }

@@ -3,6 +3,7 @@
 mod change;
 mod cluster;
 mod commit;
+mod configs;
 mod disruptions;
 mod exec;
 mod history;
@@ -71,6 +72,7 @@ pub(crate) fn add_all(routes: Routes, api: &Api) -> Routes {
         .add_service(v1::storage_server::StorageServer::new(storage::Storage(api())))
         .add_service(v1::services_server::ServicesServer::new(services::Services(api())))
         .add_service(v1::disruptions_server::DisruptionsServer::new(disruptions::Disruptions(api())))
+        .add_service(v1::configs_server::ConfigsServer::new(configs::Configs(api())))
         .add_service(v1::nodes_server::NodesServer::new(nodes::Nodes(api())))
         .add_service(v1::cluster_server::ClusterServer::new(cluster::Cluster(api())))
         .add_service(v1::history_server::HistoryServer::new(history::History(api())))

@@ -29,7 +29,7 @@ pub(crate) fn key(name: &str) -> Key {
 }
 
 pub(crate) fn template(image: &str) -> Arc<Template> {
-    let mounts = vec![Mount { volume: "www".into(), path: "/data".into(), read_only: false }];
+    let mounts = vec![Mount { volume: "www".into(), path: "/data".into(), ..Mount::default() }];
     let container = Container { name: "main".into(), image: image.into(), mounts, ..Container::default() };
     Arc::new(Template {
         hash: image.bytes().map(u64::from).sum(),

@@ -93,6 +93,7 @@ pub(super) struct Task {
 #[derive(Clone, Debug)]
 pub(super) enum Deed {
     Attach { pod: Arc<AssignedPod>, volume: AssignedVolume },
+    Place { volume: Name },
     Start { pod: Arc<AssignedPod>, container: Name, attempt: u32 },
     Stop { container: Name, grace_ms: u64 },
     Probe { container: Name, attempt: u32, kind: ProbeKind },
@@ -231,7 +232,8 @@ impl World<'_> {
                 }
             }
             Output::AttachVolume { uid, pod, volume } => self.hand(node, uid, Deed::Attach { pod, volume }),
-            Output::StartContainer { uid, pod, container, attempt } => {
+            Output::PlaceVolume { uid, volume, .. } => self.hand(node, uid, Deed::Place { volume }),
+            Output::StartContainer { uid, pod, container, attempt, env: _ } => {
                 self.hand(node, uid, Deed::Start { pod, container, attempt });
             }
             Output::StopContainer { uid, container, grace_ms } => {

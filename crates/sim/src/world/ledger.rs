@@ -6,7 +6,6 @@ use domain::id::{BootId, Fence, VolumeName};
 use journal::FileError;
 use journal::testing::MemDisk;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 const FILE: &str = "agent";
 
@@ -26,14 +25,8 @@ pub(super) fn encode(ledger: &Ledger) -> Vec<u8> {
         header.push_str(&format!("{volume} {fence}\n"));
     }
     header.push('\n');
-    let assignment = Assignment {
-        revision: ledger.revision,
-        incarnation: ledger.incarnation,
-        pods: ledger.pods.values().map(|pod| (**pod).clone()).collect(),
-        removals: Vec::new(),
-    };
     let mut bytes = header.into_bytes();
-    bytes.extend(api::codec::encode(&assignment));
+    bytes.extend(api::codec::encode(&ledger.assignment()));
     bytes
 }
 
@@ -49,13 +42,7 @@ fn decode(bytes: &[u8]) -> Option<Ledger> {
         fences.insert(VolumeName::new(volume), Fence(fence.parse().ok()?));
     }
     let assignment: Assignment = api::codec::decode(&bytes[header_bytes..]).ok()?;
-    Some(Ledger {
-        boot_id: BootId::new(boot_id),
-        incarnation: assignment.incarnation,
-        revision: assignment.revision,
-        fences,
-        pods: assignment.pods.into_iter().map(|pod| (pod.uid, Arc::new(pod))).collect(),
-    })
+    Some(Ledger::found(BootId::new(boot_id), fences, assignment))
 }
 
 #[cfg(test)]
@@ -63,6 +50,7 @@ mod tests {
     use super::*;
     use domain::agent::AssignedPod;
     use domain::id::{Incarnation, Key, Revision, Uid};
+    use std::sync::Arc;
 
     #[test]
     fn what_was_saved_is_found_again() {
@@ -73,6 +61,7 @@ mod tests {
             revision: Revision(40),
             fences: BTreeMap::from([(VolumeName::new("v0"), Fence(4)), (VolumeName::new("v1"), Fence(1))]),
             pods: BTreeMap::from([(Uid(7), Arc::new(pod))]),
+            ..Ledger::default()
         };
         let disk = MemDisk::new();
         assert_eq!(load(&disk).unwrap(), Ledger::default());

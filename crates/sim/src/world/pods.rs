@@ -53,7 +53,7 @@ impl World<'_> {
             && let Some(deed) = task.deeds.pop_front()
         {
             let duration = match &deed {
-                Deed::Attach { .. } => ATTACH_MS,
+                Deed::Attach { .. } | Deed::Place { .. } => ATTACH_MS,
                 Deed::Start { .. } => START_MS,
                 Deed::Clean => CLEAN_MS,
                 Deed::Stop { container, grace_ms } => {
@@ -86,6 +86,7 @@ impl World<'_> {
                 };
                 self.give_agent(node, input);
             }
+            Deed::Place { volume } => self.give_agent(node, Input::VolumePlaced { uid, volume, result: Ok(()) }),
             Deed::Clean => self.clean(node, uid),
             Deed::Stop { .. } | Deed::Probe { .. } => {}
         }

@@ -139,7 +139,7 @@ fn spec(set: &str, replicas: u32, flavor: u32) -> SetSpec {
 }
 
 fn template(set: &str, flavor: u32, has_claim: bool) -> Template {
-    let mount = Mount { volume: VOLUME.into(), path: "/data".to_owned(), read_only: false };
+    let mount = Mount { volume: VOLUME.into(), path: "/data".to_owned(), ..Mount::default() };
     let probe =
         Probe { period_ms: 2_000, timeout_ms: 1_000, success_threshold: 1, failure_threshold: 2, ..Probe::default() };
     let container = Container {
