@@ -122,6 +122,8 @@ pub(crate) enum Verb {
     /// Measure how fast this machine's cluster is, on one made for it or with --cluster on another.
     #[command(subcommand)]
     Bench(crate::bench::Bench),
+    /// Run the control plane, nodes and pods in a simulated world full of faults, judged by checkers.
+    Sim(crate::sim::Sim),
     /// Write a completion script.
     Completion { shell: clap_complete::Shell },
     /// Run one server; what `up` starts, for real deployments.

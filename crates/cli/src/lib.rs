@@ -37,6 +37,7 @@ mod port_forward;
 mod print;
 mod resource;
 mod rollout;
+mod sim;
 
 /// Changes are many small pieces of memory, made by one thread and freed by another.
 #[global_allocator]
@@ -145,6 +146,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Verb::Cordon { nodes } => change::cordon(&address.connect(), &nodes, true, id).await,
         Verb::Uncordon { nodes } => change::cordon(&address.connect(), &nodes, false, id).await,
         Verb::Bench(bench) => Box::pin(bench::run(&bench, cli.cluster.as_deref())).await,
+        Verb::Sim(args) => tokio::task::block_in_place(|| sim::run(&args)),
         Verb::Agent(args) => child::agent(&args).await,
         Verb::Server(_) | Verb::Exec(_) => unreachable!("these end with exit statuses of their own"),
         Verb::Completion { shell } => {

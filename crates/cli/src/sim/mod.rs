@@ -1,0 +1,102 @@
+//! `holdfast sim`: the deterministic simulator, for people. Owns threads, progress and what is printed; what happens in a
+//! run, and who judges it, is the `sim` crate's.
+
+mod hunt;
+mod report;
+
+use crate::error::CliError;
+use crate::print;
+use clap::Args;
+use sim::scenario::Scenario;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+/// How many seeds are tried when nothing else is said.
+const SEEDS_DEFAULT: u64 = 200;
+
+/// What the simulator is asked for.
+#[derive(Debug, Args)]
+pub(crate) struct Sim {
+    /// How many seeds to try.
+    #[arg(long, value_name = "N", conflicts_with = "minutes")]
+    seeds: Option<u64>,
+    /// The seed to begin with; alone, only this one is run.
+    #[arg(long, value_name = "SEED")]
+    seed: Option<u64>,
+    /// Try seeds for so long.
+    #[arg(long, value_name = "MINUTES")]
+    minutes: Option<f64>,
+    /// Print what happens in the run of one seed, line by line.
+    #[arg(long)]
+    trace: bool,
+    /// Look for a shorter scenario that fails in the same way, and print it.
+    #[arg(long)]
+    shrink: bool,
+    /// Go on after a failure, and list all of them in the end.
+    #[arg(long)]
+    keep_going: bool,
+    /// How many runs at the same time; one for each processor if not given.
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+}
+
+/// Runs the simulator. Fails if a promise was broken.
+pub(crate) fn run(args: &Sim) -> Result<(), CliError> {
+    // A brain that panics is a finding, and is reported as one.
+    std::panic::set_hook(Box::new(|_| {}));
+    let single = args.seed.filter(|_| args.seeds.is_none() && args.minutes.is_none());
+    if let Some(seed) = single {
+        return one(args, seed, sim::generate::scenario(seed));
+    }
+    if args.trace || args.shrink {
+        return Err(CliError::usage("--trace and --shrink are for one run: name it with --seed"));
+    }
+    let first = args.seed.unwrap_or_else(print::now_ms);
+    let limit = match args.minutes {
+        Some(minutes) => hunt::Limit::Time(Duration::from_secs_f64(60.0 * minutes.clamp(0.0, 1e6))),
+        None => hunt::Limit::Seeds(args.seeds.unwrap_or(SEEDS_DEFAULT)),
+    };
+    let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+    let hunt = hunt::hunt(first, limit, jobs, args.keep_going);
+    report::print(&hunt);
+    match hunt.failures.len() {
+        0 => Ok(()),
+        count => Err(CliError::refused(format!("{count} of {} runs broke a promise", hunt.run_count))),
+    }
+}
+
+fn one(args: &Sim, seed: u64, scenario: Scenario) -> Result<(), CliError> {
+    let scenario = if args.shrink { shrunk(scenario)? } else { scenario };
+    let mut steps = scenario.steps.iter().peekable();
+    let judged = sim::judged(&scenario, |fact| {
+        if !args.trace {
+            return;
+        }
+        while let Some(step) = steps.next_if(|step| step.at_ms <= fact.at_ms) {
+            print::line(sim::timeline::deed_line(step.at_ms, &step.deed));
+        }
+        if let Some(line) = sim::timeline::line(fact) {
+            print::line(line);
+        }
+    });
+    print::line(format!("digest {:016x} after {} simulated", judged.ended.digest, print::duration(judged.ended.at_ms)));
+    match judged.ended.violation {
+        None => Ok(()),
+        Some(violation) => Err(CliError::refused(violation.to_string()).hint(report::replay(seed))),
+    }
+}
+
+/// A shorter scenario that breaks the same promise.
+fn shrunk(scenario: Scenario) -> Result<Scenario, CliError> {
+    let broken = |scenario: &Scenario| sim::judged(scenario, |_| {}).ended.violation.map(|violation| violation.checker);
+    let Some(checker) = broken(&scenario) else {
+        return Err(CliError::refused("nothing fails, so there is nothing to shrink"));
+    };
+    let step_count = scenario.steps.len();
+    let shrunk = sim::shrink(&scenario, |candidate| broken(candidate) == Some(checker));
+    print::note(format!("{} of {step_count} steps are left:", shrunk.steps.len()));
+    for step in &shrunk.steps {
+        print::note(sim::timeline::deed_line(step.at_ms, &step.deed));
+    }
+    Ok(shrunk)
+}
