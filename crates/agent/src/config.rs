@@ -13,6 +13,7 @@ use journal::FileError;
 use crate::image::CatalogueError;
 use crate::machine;
 use crate::sandbox::probe::Probed;
+use crate::service_proxy::ServiceProxy;
 use crate::volume::Support;
 
 /// How many pods a node takes when nobody says otherwise.
@@ -63,6 +64,10 @@ pub struct AgentConfig {
     pub pods_max: u32,
     /// Time between heartbeats.
     pub heartbeat_ms: u64,
+    /// Where names are answered over DNS.
+    pub dns: dns::Listen,
+    /// Whether services' addresses are served.
+    pub service_proxy: ServiceProxy,
 }
 
 impl AgentConfig {
@@ -83,11 +88,18 @@ impl AgentConfig {
             capacity: None,
             pods_max: PODS_MAX_DEFAULT,
             heartbeat_ms: HEARTBEAT_MS_DEFAULT,
+            dns: dns::Listen::Off,
+            service_proxy: ServiceProxy::Off,
         }
     }
 
     /// What the agent says of itself when it registers.
-    pub(crate) fn registration(&self, sandbox: &Probed, volumes: &[Support]) -> Result<Registration, AgentError> {
+    pub(crate) fn registration(
+        &self,
+        sandbox: &Probed,
+        volumes: &[Support],
+        features: &[(&str, String)],
+    ) -> Result<Registration, AgentError> {
         let boot_id = match &self.boot_id {
             Some(boot_id) => boot_id.clone(),
             None => crate::process_tree::boot_id().map_err(|source| AgentError::Machine { source })?,
@@ -104,7 +116,7 @@ impl AgentConfig {
             pods_max: self.pods_max,
             labels: self.labels.clone(),
             taints: self.taints.clone(),
-            info: machine::info(&self.servers, sandbox, volumes),
+            info: machine::info(&self.servers, sandbox, volumes, features),
             leftovers: Vec::new(),
         })
     }
@@ -128,6 +140,9 @@ pub enum AgentError {
     /// The ledger's content.
     #[error("reading the ledger in {}: it was written by another version, or is damaged", path.display())]
     LedgerContent { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    /// The address for names.
+    #[error("answering names")]
+    Dns(#[from] dns::DnsError),
     /// The image catalogue.
     #[error("reading the image catalogue")]
     Catalogue(#[from] CatalogueError),

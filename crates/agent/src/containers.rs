@@ -307,9 +307,10 @@ fn sandbox_of(
             volumes.push(SandboxVolume { source, target, is_read_only });
         }
     }
-    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let names = site.names.make(pod_dir, pod);
+    let names = names.map_err(|error| ("StartFailed", format!("writing the pod's names: {error}")))?;
     let hidden = [site.data_dir.clone(), site.volumes.storage_root().to_owned()];
-    let surface = Surface { kind, address: address(pod), hidden: &hidden, resolv_conf: &resolv_conf };
+    let surface = Surface { kind, hidden: &hidden, names };
     let mut sandbox = surface.sandbox(pod, volumes, writable);
     sandbox.files.append(&mut files);
     Ok(sandbox)
@@ -390,6 +391,7 @@ fn facts(site: &Site, root: &Path, pod: &AssignedPod, spec: &spec::Container) ->
         ordinal: Some(pod.ordinal.0),
         ip: address(pod),
         node: site.node.clone(),
+        dns: site.dns,
         root: root.to_owned(),
         node_dir: site.data_dir.clone(),
         mounts: mounts.collect(),

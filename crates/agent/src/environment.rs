@@ -2,7 +2,7 @@
 //! Never reads the agent's own environment; the caller hands over what may pass.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 
 /// Who and where a pod is.
@@ -14,6 +14,8 @@ pub struct PodFacts {
     pub ordinal: Option<u32>,
     pub ip: IpAddr,
     pub node: String,
+    /// Where the node answers names over DNS, if it does.
+    pub dns: Option<SocketAddr>,
     /// The directory under which the mount paths are mirrored.
     pub root: PathBuf,
     /// The node's own directory.
@@ -45,6 +47,9 @@ pub fn environment(facts: &PodFacts, own: &[(String, String)]) -> BTreeMap<Strin
     .into();
     if let Some(ordinal) = facts.ordinal {
         env.insert("POD_ORDINAL".to_owned(), ordinal.to_string());
+    }
+    if let Some(dns) = facts.dns {
+        env.insert("HOLDFAST_DNS".to_owned(), dns.to_string());
     }
     for (name, path) in &facts.mounts {
         env.insert(mount_variable(name), path.display().to_string());
@@ -113,6 +118,7 @@ mod tests {
             ordinal: Some(1),
             ip: "127.64.0.9".parse().unwrap(),
             node: "n2".to_owned(),
+            dns: Some("127.53.0.1:1053".parse().unwrap()),
             root: "/pods/u-7/root".into(),
             node_dir: "/nodes/n2".into(),
             mounts: vec![("www-data".to_owned(), "/pods/u-7/root/srv".into())],
@@ -127,6 +133,7 @@ mod tests {
         assert_eq!(env["POD_NAME"], "web-1");
         assert_eq!(env["POD_ORDINAL"], "1");
         assert_eq!(env["HOSTNAME"], "web-1");
+        assert_eq!(env["HOLDFAST_DNS"], "127.53.0.1:1053");
         assert_eq!(env["HOLDFAST_MOUNT_WWW_DATA"], "/pods/u-7/root/srv");
     }
 

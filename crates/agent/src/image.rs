@@ -140,13 +140,20 @@ impl Catalogue {
             }
             return Ok(on_host(own));
         };
-        // An entrypoint names the image's own program, and what follows are arguments for that program as it is in the image.
+        // An entrypoint names the image's own program, and what follows are arguments for that program as it is in the image:
+        // only an entry that takes the container's args as they are takes these.
         let calls_entrypoint = own.first().is_some_and(|program| entry.entrypoints.contains(program));
         if !command.is_empty() && !calls_entrypoint {
             return Ok(on_host(own));
         }
-        let args = if calls_entrypoint { &[] } else { args };
-        let usable = entry.candidates.iter().find_map(|candidate| candidate.resolve(args, site));
+        let usable = entry.candidates.iter().find_map(|candidate| {
+            let args = match calls_entrypoint {
+                true if candidate.appends_args => &own[1..],
+                true => &[],
+                false => args,
+            };
+            candidate.resolve(args, site)
+        });
         usable.ok_or_else(|| ImageNotFound::ProgramMissing {
             image: image.to_owned(),
             needs: entry.candidates.iter().filter_map(Candidate::needs).collect(),
@@ -402,6 +409,17 @@ mod tests {
         let parsed = Catalogue::parse("images: [{match: [x], run: [{host: no-such-program}]}]").unwrap();
         let missing = parsed.resolve("x", &[], &[], &site).unwrap_err();
         assert_eq!(missing.to_string(), "image x needs no-such-program on this node");
+    }
+
+    #[test]
+    fn what_follows_an_entrypoint_goes_to_a_program_that_takes_the_containers_args() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "images: [{match: [x], entrypoints: [x], run: [{builtin: httpd, args: [y], appendArgs: true}]}, \
+                    {match: [z], entrypoints: [z], run: [{builtin: pause}]}]";
+        let (catalogue, site) = (Catalogue::parse(text).unwrap(), site(dir.path()));
+        let resolve = |image: &str| catalogue.resolve(image, &words(&[image, "-a"]), &words(&["-b"]), &site).unwrap();
+        assert_eq!(resolve("x").argv, ["/opt/holdfast", "workload", "httpd", "y", "-a", "-b"]);
+        assert_eq!(resolve("z").argv, ["/opt/holdfast", "workload", "pause"]);
     }
 
     #[test]

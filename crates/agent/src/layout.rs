@@ -45,6 +45,11 @@ pub fn volume_link(pod_dir: &Path, name: &str) -> PathBuf {
     pod_dir.join("volumes").join(name)
 }
 
+/// Where the files are by which a pod looks names up.
+pub fn names_dir(pod_dir: &Path) -> PathBuf {
+    pod_dir.join("names")
+}
+
 /// Where the files are that the image catalogue makes for a container.
 pub fn run_dir(pod_dir: &Path, container: &str) -> PathBuf {
     pod_dir.join("run").join(container)

@@ -27,8 +27,13 @@ pub(crate) fn capacity() -> Result<Resources, AgentError> {
     Ok(Resources { cpu_milli: cores as u64 * 1_000, memory_bytes: memory_kib * 1_024 })
 }
 
-/// What people are told of it. Features are `feature/NAME`, with `on` or why not.
-pub(crate) fn info(servers: &BTreeMap<u64, String>, sandbox: &Probed, volumes: &[Support]) -> Labels {
+/// What people are told of it. Features are `feature/NAME`, with `on` or why not; some are for others to know.
+pub(crate) fn info(
+    servers: &BTreeMap<u64, String>,
+    sandbox: &Probed,
+    volumes: &[Support],
+    features: &[(&str, String)],
+) -> Labels {
     let system = rustix::system::uname();
     let facts = [
         ("address", address(servers)),
@@ -50,7 +55,12 @@ pub(crate) fn info(servers: &BTreeMap<u64, String>, sandbox: &Probed, volumes: &
         };
         (driver::feature(support.driver), Name::from(found))
     });
-    facts.into_iter().map(|(key, value)| (Name::new(key), Name::from(value))).chain(drivers).collect()
+    facts
+        .into_iter()
+        .chain(features.iter().cloned())
+        .map(|(key, value)| (Name::new(key), Name::from(value)))
+        .chain(drivers)
+        .collect()
 }
 
 /// The address that the machine has on its way to the servers; nothing is sent.

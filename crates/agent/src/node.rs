@@ -1,9 +1,9 @@
 //! The agent's loop: what happened goes into the core, what comes out is done, in order.
 //! Never decides anything, and never waits for a pod.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +18,14 @@ use crate::config::{AgentConfig, AgentError, RuntimeChoice};
 use crate::image::Catalogue;
 use crate::layout;
 use crate::ledger::LedgerFile;
-use crate::pods::{Deed, Pods, Runtime, Site};
+use crate::names::{self, Known};
+use crate::pod_names::PodNames;
+use crate::pods::{Deed, Pods, Runtime, Site, with_causes};
 use crate::process::ProcessRuntime;
 use crate::sandbox::SandboxKind;
 use crate::sandbox::probe::{self, Probed};
-use crate::session::{self, Closing, Session, SessionEvent};
+use crate::service_proxy::{self, ServiceProxy};
+use crate::session::{self, Closing, Line, Session, SessionEvent};
 use crate::tunnel::Tunnels;
 use crate::volume::{self, NodeVolumes, Support};
 
@@ -48,7 +51,14 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let (probed, supports) = (probed?, supports?);
     site.sandbox = probed.kind;
     site.volumes = site.volumes.with_drivers(&supports);
-    let registration = config.registration(&probed, &supports)?;
+    let (ear, known) = names::nothing_yet();
+    let listener = open_dns(&config.dns).await?;
+    site.dns = listener.as_ref().map(dns::Listener::address);
+    let resolver = listener.as_ref().filter(|listener| listener.is_on_the_usual_port()).map(dns::Listener::address);
+    site.names = Arc::new(PodNames::new(site.data_dir.clone(), known.clone(), resolver));
+    let features =
+        [("feature/dns", describe_dns(site.dns)), ("feature/service-addresses", config.service_proxy.describe())];
+    let registration = config.registration(&probed, &supports, &features)?;
     let site = Arc::new(site);
     let tunnels = Tunnels::new(Some(Arc::clone(&site)));
     let mut pods = Pods::new(Arc::clone(&site));
@@ -58,7 +68,45 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
 
     let core_config = Config { node: NodeName::new(&config.node), registration, heartbeat_ms: config.heartbeat_ms };
     let core = AgentCore::recover(core_config, ledger, live);
-    serve(core, Some(ledger_file), pods, tunnels, config.servers, inbox, shutdown).await
+    let line = Line { servers: config.servers, tunnels, ear: Some(ear) };
+    let files = Arc::clone(&site.names);
+    let naming = tokio::spawn(answer_names(listener, files, known, config.service_proxy));
+    let served = serve(core, Some(ledger_file), pods, line, inbox, shutdown).await;
+    naming.abort();
+    served
+}
+
+/// Everything by which pods find each other, for as long as it is polled.
+async fn answer_names(listener: Option<dns::Listener>, files: Arc<PodNames>, known: Known, proxy: ServiceProxy) {
+    let answering = async {
+        if let Some(listener) = listener {
+            let address = listener.address();
+            tracing::info!(%address, "answering names");
+            let upstreams = dns::Upstreams::of("/etc/resolv.conf".into(), address.ip());
+            listener.serve(known.names.clone(), upstreams, Arc::default()).await;
+        }
+    };
+    tokio::join!(answering, files.keep_up(), service_proxy::run(proxy, known.clone()));
+}
+
+/// Where nobody said which address, none is as good as any.
+async fn open_dns(listen: &dns::Listen) -> Result<Option<dns::Listener>, AgentError> {
+    match dns::Listener::open(listen).await {
+        Err(error) if matches!(listen, dns::Listen::Auto(_)) => {
+            tracing::warn!(error = with_causes(&error), "names are not answered");
+            Ok(None)
+        }
+        opened => Ok(opened?),
+    }
+}
+
+/// For people.
+fn describe_dns(address: Option<SocketAddr>) -> String {
+    match address {
+        None => "off: pods find each other by /etc/hosts".to_owned(),
+        Some(address) if address.port() == 53 => format!("on: {address}"),
+        Some(address) => format!("on: {address}; pods find each other by /etc/hosts, since port 53 is not permitted"),
+    }
 }
 
 /// Runs a core on what its pods are run with, until `shutdown` is over.
@@ -66,14 +114,13 @@ pub(crate) async fn serve(
     core: AgentCore,
     ledger_file: Option<LedgerFile>,
     pods: impl Runtime,
-    tunnels: Tunnels,
-    servers: BTreeMap<u64, String>,
+    line: Line,
     inbox: mpsc::Receiver<Input>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
     let (closings, closing_inbox) = mpsc::unbounded_channel();
     let (events, event_inbox) = mpsc::channel(SESSION_EVENTS_MAX);
-    let connecting = tokio::spawn(session::run(servers, tunnels, closing_inbox, events));
+    let connecting = tokio::spawn(session::run(line, closing_inbox, events));
     let node = Node { core, started: Instant::now(), ledger_file, pods, session: None, closings };
     let result = node.serve(inbox, event_inbox, shutdown).await;
     connecting.abort();
@@ -209,6 +256,8 @@ fn site(config: &AgentConfig, data_dir: PathBuf, inputs: mpsc::Sender<Input>) ->
         catalogue,
         runtime: ProcessRuntime::new(exe.clone()).map_err(runtime)?,
         sandbox: None,
+        dns: None,
+        names: Arc::new(PodNames::new(PathBuf::new(), names::nothing_yet().1, None)),
         exe,
         volumes,
         inputs,

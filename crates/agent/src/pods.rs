@@ -2,6 +2,7 @@
 //! Never decides: how each deed went becomes an input of the core.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::files;
 use crate::image::Catalogue;
 use crate::layout;
 use crate::local_volume;
+use crate::pod_names::PodNames;
 use crate::process::{self, ProcessRuntime};
 use crate::sandbox::SandboxKind;
 use crate::volume::{self, NodeVolumes, Use, VolumeError};
@@ -38,6 +40,10 @@ pub(crate) struct Site {
     pub(crate) runtime: ProcessRuntime,
     /// `None`: containers are plain processes.
     pub(crate) sandbox: Option<SandboxKind>,
+    /// Where names are answered over DNS, if they are.
+    pub(crate) dns: Option<SocketAddr>,
+    /// The files by which pods in sandboxes look names up.
+    pub(crate) names: Arc<PodNames>,
     pub(crate) volumes: NodeVolumes,
     /// Where the core hears how things went.
     pub(crate) inputs: mpsc::Sender<Input>,

@@ -21,7 +21,7 @@ fn effective_from(port: u16, first_permitted: u16) -> u16 {
 }
 
 /// The lowest port that processes of this user may bind.
-fn first_permitted() -> u16 {
+pub(crate) fn first_permitted() -> u16 {
     if rustix::process::geteuid().is_root() {
         return 0;
     }

@@ -1,5 +1,5 @@
 //! The connection to the leader: tries servers in turn, follows redirects, begins again.
-//! Of what is said it looks at redirects alone.
+//! Of what is said it looks at redirects alone, and at when names may be asked for.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,11 +7,12 @@ use std::time::Duration;
 use api::internal::agents_client::AgentsClient;
 use api::internal::{AgentFrame, ServerFrame};
 use domain::agent::{FromAgent, ToAgent};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::names::Ear;
 use crate::tunnel::Tunnels;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -62,13 +63,22 @@ impl Session {
     }
 }
 
+/// The servers to connect to, and what goes beside a session.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) servers: BTreeMap<u64, String>,
+    pub(crate) tunnels: Tunnels,
+    /// `None`: nobody here wants to know names.
+    pub(crate) ear: Option<Ear>,
+}
+
 /// Keeps a connection to some server, for as long as anybody listens to the events.
 pub(crate) async fn run(
-    servers: BTreeMap<u64, String>,
-    mut tunnels: Tunnels,
+    mut line: Line,
     mut closings: mpsc::UnboundedReceiver<Closing>,
     events: mpsc::Sender<SessionEvent>,
 ) {
+    let servers = std::mem::take(&mut line.servers);
     let ids: Vec<u64> = servers.keys().copied().collect();
     let (mut turn, mut number, mut redirect_count) = (0, 0, 0);
     let mut leader: Option<u64> = None;
@@ -80,7 +90,7 @@ pub(crate) async fn run(
             turn += 1;
             ids[turn % ids.len()]
         });
-        let ended = converse(number, &servers[&id], &mut tunnels, &mut closings, &events).await;
+        let ended = converse(number, &servers[&id], &mut line, &mut closings, &events).await;
         let mut is_redirected = false;
         match ended {
             Ok(End { heard_count, leader: named }) => {
@@ -112,7 +122,7 @@ struct End {
 async fn converse(
     number: u64,
     address: &str,
-    tunnels: &mut Tunnels,
+    line: &mut Line,
     closings: &mut mpsc::UnboundedReceiver<Closing>,
     events: &mpsc::Sender<SessionEvent>,
 ) -> Result<End, tonic::transport::Error> {
@@ -123,10 +133,14 @@ async fn converse(
     if events.send(SessionEvent::Opened(Session { number, outbox })).await.is_err() {
         return Ok(end);
     }
+    let registered = Notify::new();
+    let naming = hear_names(line.ear.as_ref(), channel.clone(), &registered);
+    let tunnels = &mut line.tunnels;
     let open_tunnel = |number| tunnels.open(endpoint(address), number);
-    let listening = listen(channel, frames, open_tunnel, events, &mut end);
+    let listening = listen(channel, frames, open_tunnel, events, &registered, &mut end);
     let leader = tokio::select! {
         () = listening => None,
+        () = naming => None,
         leader = closed(number, closings) => leader,
     };
     // The stream may end before the core has asked for it.
@@ -135,11 +149,21 @@ async fn converse(
     Ok(end)
 }
 
+/// A server that does not take the agent in need not tell it names.
+async fn hear_names(ear: Option<&Ear>, channel: Channel, registered: &Notify) {
+    registered.notified().await;
+    match ear {
+        Some(ear) => ear.listen(channel).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn listen(
     channel: Channel,
     frames: mpsc::UnboundedReceiver<AgentFrame>,
     mut open_tunnel: impl FnMut(u64),
     events: &mpsc::Sender<SessionEvent>,
+    registered: &Notify,
     end: &mut End,
 ) {
     let mut client = AgentsClient::new(channel).max_decoding_message_size(FRAME_BYTES_MAX);
@@ -168,6 +192,9 @@ async fn listen(
                 end.heard_count += 1;
                 if let ToAgent::Redirect { leader } = message {
                     end.leader = leader;
+                }
+                if let ToAgent::Registered { .. } = message {
+                    registered.notify_one();
                 }
                 if events.send(SessionEvent::Heard(Box::new(message))).await.is_err() {
                     return;

@@ -17,6 +17,7 @@ use crate::config::{AgentConfig, AgentError};
 use crate::node::{self, INPUTS_MAX};
 use crate::pods::{Deed, Runtime};
 use crate::sandbox::probe::Probed;
+use crate::session::Line;
 use crate::tunnel::Tunnels;
 
 /// What a simulated node has: more than any pod can ask for.
@@ -65,7 +66,7 @@ pub async fn run_simulated(
 }
 
 async fn run_one(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
-    let registration = config.registration(&Probed::default(), &[])?;
+    let registration = config.registration(&Probed::default(), &[], &[])?;
     let core_config = Config { node: NodeName::new(&config.node), registration, heartbeat_ms: config.heartbeat_ms };
     let core = AgentCore::recover(core_config, Ledger::default(), Vec::new());
     let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
@@ -79,7 +80,8 @@ async fn run_one(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         }
     });
     let (pods, tunnels) = (NullRuntime::new(words), Tunnels::new(None));
-    let result = node::serve(core, None, pods, tunnels, config.servers, inbox, shutdown).await;
+    let result =
+        node::serve(core, None, pods, Line { servers: config.servers, tunnels, ear: None }, inbox, shutdown).await;
     speaking.abort();
     result
 }

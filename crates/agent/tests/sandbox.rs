@@ -49,6 +49,7 @@ impl Node {
             kind: self.kind,
             hostname: "web-0".to_owned(),
             files: BTreeMap::from([file("/etc/hosts", "127.64.0.1 web-0\n"), file("/run/holdfast/own.conf", "own\n")]),
+            shared_files: BTreeMap::new(),
             volumes,
             writable: vec!["/somewhere/to/work".into()],
             hidden: vec![self.dir.path().to_owned(), "/usr/lib/os-release".into()],

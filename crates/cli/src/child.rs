@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
@@ -54,6 +54,55 @@ impl From<Runtime> for agent::RuntimeChoice {
             Runtime::Auto => Self::Auto,
             Runtime::Sandbox => Self::Sandbox,
             Runtime::Process => Self::Process,
+        }
+    }
+}
+
+/// Where names are answered.
+#[derive(Clone, Copy, Debug)]
+enum DnsFlag {
+    Auto,
+    Off,
+    At(SocketAddr),
+}
+
+impl std::str::FromStr for DnsFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::At).map_err(|_| "neither auto nor off nor an address".to_owned()),
+        }
+    }
+}
+
+impl DnsFlag {
+    /// The directory makes an address of its own for each process of a machine.
+    fn listen(self, data_dir: &Path) -> dns::Listen {
+        match self {
+            Self::Auto => dns::Listen::Auto(data_dir.display().to_string()),
+            Self::Off => dns::Listen::Off,
+            Self::At(address) => dns::Listen::At(address),
+        }
+    }
+}
+
+/// Whether an agent serves the addresses of services.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ServiceProxy {
+    Node,
+    Shared,
+    Off,
+}
+
+impl From<ServiceProxy> for agent::ServiceProxy {
+    fn from(given: ServiceProxy) -> Self {
+        match given {
+            ServiceProxy::Node => Self::Node,
+            ServiceProxy::Shared => Self::Shared,
+            ServiceProxy::Off => Self::Off,
         }
     }
 }
@@ -109,6 +158,10 @@ pub(crate) struct Server {
     /// The size of a journal segment.
     #[arg(long)]
     segment_bytes_max: Option<u64>,
+    /// Where it answers names over DNS: auto (an address of 127.53.0.0/16, on port 53 where that is permitted), off, or an
+    /// address.
+    #[arg(long, value_name = "auto|off|HOST:PORT", default_value = "auto")]
+    dns: DnsFlag,
     /// How log lines are written.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -135,6 +188,7 @@ impl Server {
         set(&mut config.snapshot_bytes, self.snapshot_bytes);
         set(&mut config.keep_entries, self.keep_entries);
         set(&mut config.segment_bytes_max, self.segment_bytes_max);
+        config.dns = self.dns.listen(&self.data_dir);
         Ok(config)
     }
 }
@@ -184,6 +238,13 @@ pub(crate) struct Agent {
     /// How often it sends heartbeats.
     #[arg(long, value_parser = parse_duration)]
     heartbeat: Option<u64>,
+    /// Where it answers names over DNS: auto (an address of 127.53.0.0/16, on port 53 where that is permitted), off, or an
+    /// address. Sandboxes are sent there if the port is 53.
+    #[arg(long, value_name = "auto|off|HOST:PORT", default_value = "auto")]
+    dns: DnsFlag,
+    /// Whether it serves the addresses of services: alone on its machine (node), with other agents (shared), or not (off).
+    #[arg(long, value_enum, default_value = "node")]
+    service_proxy: ServiceProxy,
     /// How log lines are written.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -208,6 +269,8 @@ impl Agent {
         config.taints.clone_from(&self.taints);
         config.pods_max = self.pods_max.unwrap_or(pods_max);
         config.heartbeat_ms = self.heartbeat.unwrap_or(config.heartbeat_ms);
+        config.dns = self.dns.listen(&config.data_dir);
+        config.service_proxy = self.service_proxy.into();
         config
     }
 }

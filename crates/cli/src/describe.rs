@@ -46,6 +46,7 @@ async fn show(session: &Session, object: &Object) -> Result<(), CliError> {
         Object::StatefulSet(set) => show_set(set),
         Object::PersistentVolumeClaim(claim) => show_claim(session, claim).await?,
         Object::PersistentVolume(volume) => show_volume(volume),
+        Object::Service(service) => show_service(session, service).await?,
         Object::Node(node) => show_node(session, node).await?,
         Object::ConfigMap(config) => show_config_map(config),
         Object::Secret(secret) => show_secret(secret),
@@ -254,6 +255,26 @@ fn show_set(set: &v1::StatefulSet) {
     };
     section("Claims:", spec.volume_claim_templates.iter().map(claim));
     show_conditions(&status.conditions);
+}
+
+async fn show_service(session: &Session, service: &v1::Service) -> Result<(), CliError> {
+    let spec = service.spec.clone().unwrap_or_default();
+    let metadata = service.metadata.clone().unwrap_or_default();
+    field("Selector", listing::pairs(&spec.selector));
+    field("Type", &spec.r#type);
+    field("IP", &spec.cluster_ip);
+    for port in &spec.ports {
+        let name = if port.name.is_empty() { "<unset>" } else { &port.name };
+        field("Port", format!("{name}  {}/{}", port.port, port.protocol));
+        field("TargetPort", format!("{}/{}", port.target_port.clone().unwrap_or_default(), port.protocol));
+    }
+    let (_, endpoints) = fetch::get(session, Resource::Endpoints, &metadata.namespace, &metadata.name).await?;
+    if let Object::Endpoints(endpoints) = endpoints {
+        let (ready, not_ready) = listing::addresses(&endpoints);
+        field("Endpoints", ready);
+        field("Not ready", not_ready);
+    }
+    Ok(())
 }
 
 async fn show_claim(session: &Session, claim: &v1::PersistentVolumeClaim) -> Result<(), CliError> {

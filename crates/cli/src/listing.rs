@@ -198,6 +198,12 @@ fn service_cells(service: &v1::Service, age: String) -> (Vec<String>, Vec<String
 }
 
 fn endpoints_cells(endpoints: &v1::Endpoints, age: String) -> (Vec<String>, Vec<String>) {
+    let (ready, not_ready) = addresses(endpoints);
+    (vec![ready, age], vec![not_ready])
+}
+
+/// Where a service leads, and where it does not lead now.
+pub(crate) fn addresses(endpoints: &v1::Endpoints) -> (String, String) {
     let shown = |addresses: fn(&v1::EndpointSubset) -> &[v1::EndpointAddress]| {
         let subsets = endpoints.subsets.iter();
         let mut all = subsets.flat_map(|subset| addresses(subset).iter().flat_map(|address| sockets(address, subset)));
@@ -208,7 +214,7 @@ fn endpoints_cells(endpoints: &v1::Endpoints, age: String) -> (Vec<String>, Vec<
             (false, more) => format!("{} + {more} more...", first.join(",")),
         }
     };
-    (vec![shown(|subset| &subset.addresses), age], vec![shown(|subset| &subset.not_ready_addresses)])
+    (shown(|subset| &subset.addresses), shown(|subset| &subset.not_ready_addresses))
 }
 
 /// An address with each of its ports, or alone where the service has none.

@@ -40,6 +40,8 @@ pub struct ServerConfig {
     pub keep_entries: u64,
     /// The size of a journal segment.
     pub segment_bytes_max: u64,
+    /// Where names are answered.
+    pub dns: dns::Listen,
 }
 
 impl ServerConfig {
@@ -63,6 +65,7 @@ impl ServerConfig {
             snapshot_bytes: 64 << 20,
             keep_entries: 4_096,
             segment_bytes_max: 16 << 20,
+            dns: dns::Listen::Off,
         }
     }
 

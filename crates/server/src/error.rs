@@ -34,6 +34,9 @@ pub enum ServerError {
         #[source]
         source: std::io::Error,
     },
+    /// The address for names cannot be listened on.
+    #[error("answering names")]
+    Dns(#[from] dns::DnsError),
     /// The directory cannot be used.
     #[error("opening {path}")]
     Directory {
@@ -96,6 +99,7 @@ impl ServerError {
             Self::OtherOwner { .. }
             | Self::Listen { .. }
             | Self::Removed { .. }
+            | Self::Dns(_)
             | Self::Directory { .. }
             | Self::System(_)
             | Self::Transport(_) => 1,

@@ -10,6 +10,7 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where the text is found.
@@ -26,13 +27,20 @@ pub(crate) struct Metrics {
     sync_seconds: Histogram,
     /// Changes that were refused by a rule.
     refused: Counter,
+    /// Questions about names.
+    dns: Arc<dns::Counters>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         // From 50 µs to 1.6 s.
         let histogram = || Histogram::new(exponential_buckets(0.000_05, 2.0, 16));
-        Self { commit_seconds: histogram(), sync_seconds: histogram(), refused: Counter::default() }
+        Self {
+            commit_seconds: histogram(),
+            sync_seconds: histogram(),
+            refused: Counter::default(),
+            dns: Arc::default(),
+        }
     }
 }
 
@@ -49,6 +57,24 @@ impl Metrics {
         self.refused.inc();
     }
 
+    /// Where questions about names are counted.
+    pub(crate) const fn dns(&self) -> &Arc<dns::Counters> {
+        &self.dns
+    }
+
+    fn register_dns(&self, registry: &mut Registry) {
+        let counts = self.dns.counts();
+        let counters = [
+            ("dns_answered", "Questions about names answered with records of the cluster", counts.answered),
+            ("dns_absent", "Questions answered that the cluster has no such name or record", counts.absent),
+            ("dns_forwarded", "Questions answered by a resolver of the host", counts.forwarded),
+            ("dns_failed", "Questions that nobody answered, or that were not understood", counts.failed),
+        ];
+        for (name, help, count) in counters {
+            registry.register(name, help, ConstCounter::new(count));
+        }
+    }
+
     fn text(&self, latest: &Latest) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("holdfast");
         let (commit, sync) = (self.commit_seconds.clone(), self.sync_seconds.clone());
@@ -58,6 +84,7 @@ impl Metrics {
         let status = &latest.status;
         let skipped = ConstCounter::new(status.skipped_batches);
         registry.register("skipped_batches", "Log entries that did nothing because their base had passed", skipped);
+        self.register_dns(&mut registry);
         let is_leader = status.leader == Some(status.id);
         let state = &latest.state;
         let gauges: [(&str, &str, u64); 11] = [

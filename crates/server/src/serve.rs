@@ -11,11 +11,12 @@ use crate::watchers::Watchers;
 use crate::{ServerConfig, ServerError, agents, metrics, names, peers};
 use api::internal::agents_server::AgentsServer;
 use api::internal::peer_server::PeerServer;
+use domain::Names;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -93,10 +94,12 @@ async fn answer(config: &Arc<ServerConfig>, core: &Core, listener: TcpListener) 
     let forward = Forward::new(config.id, core.clone(), channels.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     let announcing = announce_health(core.clone(), health);
+    let names = names::keep(core);
+    let answering = answer_names(config, core, names.clone()).await?;
     let tunnels = Tunnels::new(config.id, core.clone(), channels.clone());
     let peer = PeerServer::new(PeerService::new(config, forward.clone(), tunnels.clone()))
         .max_decoding_message_size(peers::MESSAGE_BYTES_MAX);
-    let agents = AgentsServer::new(AgentService::new(core.clone(), tunnels.clone(), names::keep(core)))
+    let agents = AgentsServer::new(AgentService::new(core.clone(), tunnels.clone(), names))
         .max_decoding_message_size(agents::MESSAGE_BYTES_MAX);
     let watchers = Watchers::new(core.clone());
     let handing_out = watchers.clone().run();
@@ -118,8 +121,37 @@ async fn answer(config: &Arc<ServerConfig>, core: &Core, listener: TcpListener) 
     tokio::select! {
         outcome = serving => outcome.map_err(ServerError::Transport),
         () = announcing => Ok(()),
+        () = answering => Ok(()),
         () = handing_out => Ok(()),
     }
+}
+
+/// Answers names over DNS, where that is wanted; what comes back does so for as long as it is polled.
+async fn answer_names(
+    config: &ServerConfig,
+    core: &Core,
+    names: watch::Receiver<Names>,
+) -> Result<impl Future<Output = ()> + use<>, ServerError> {
+    let listener = match dns::Listener::open(&config.dns).await {
+        // Where nobody said which address, none is as good as any.
+        Err(error) if matches!(config.dns, dns::Listen::Auto(_)) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "names are not answered");
+            None
+        }
+        opened => opened?,
+    };
+    let counters = Arc::clone(core.metrics().dns());
+    Ok(async move {
+        match listener {
+            Some(listener) => {
+                let address = listener.address();
+                tracing::info!(%address, "answering names");
+                let upstreams = dns::Upstreams::of("/etc/resolv.conf".into(), address.ip());
+                listener.serve(names, upstreams, counters).await;
+            }
+            None => std::future::pending().await,
+        }
+    })
 }
 
 fn with_metrics(mut routes: Routes, core: Core) -> Routes {

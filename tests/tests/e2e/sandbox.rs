@@ -58,11 +58,16 @@ spec:
 
 /// A cluster whose pods are in sandboxes; `None`, with the reason printed, where the machine allows none.
 pub(crate) fn sandboxes() -> Option<Cluster> {
-    sandboxes_as(None)
+    sandboxes_with(&[])
 }
 
-fn sandboxes_as(user: Option<u32>) -> Option<Cluster> {
-    let cluster = Cluster::prepared(&["--runtime=sandbox"]);
+/// The same, started with more flags.
+pub(crate) fn sandboxes_with(flags: &[&str]) -> Option<Cluster> {
+    sandboxes_as(None, flags)
+}
+
+fn sandboxes_as(user: Option<u32>, flags: &[&str]) -> Option<Cluster> {
+    let cluster = Cluster::prepared(&[&["--runtime=sandbox"], flags].concat());
     let cluster = match user {
         Some(user) => cluster.of_user(user),
         None => cluster,
@@ -100,7 +105,7 @@ fn the_same_holds_for_a_user_without_privileges() {
         println!("left out: this user has no privileges to begin with");
         return;
     }
-    let Some(cluster) = sandboxes_as(Some(NOBODY)) else { return };
+    let Some(cluster) = sandboxes_as(Some(NOBODY), &[]) else { return };
     whatever_happens(&cluster);
 }
 

@@ -73,6 +73,7 @@ pub(crate) fn build(dir: &Path, sandbox: &Sandbox) -> Result<(), SandboxError> {
     let plan = root::plan(&host, sandbox).doing(|| "planning the root".to_owned())?;
     let builder = Builder { dir, sandbox, plan: &plan, host: &host, root: dir.join(ROOT_DIR) };
     builder.assemble()?;
+    builder.add_shared_files()?;
     builder.add_volumes()?;
     builder.add_proc_and_sys()?;
     builder.add_devices()?;
@@ -223,6 +224,15 @@ impl Builder<'_> {
         let inside = |mount: &&MountPoint| mount.path != path && mount.path.starts_with(path);
         let mounts = self.host.mounts.iter().filter(inside).map(|mount| mount.path.as_path());
         [path].into_iter().chain(mounts).try_for_each(|path| make_read_only(&self.in_root(path)).doing(doing))
+    }
+
+    /// Before volumes, in which a pod may have left links.
+    fn add_shared_files(&self) -> Result<(), SandboxError> {
+        for (path, source) in &self.plan.shared_files {
+            let doing = || format!("showing {} at {}", source.display(), path.display());
+            rustix::mount::mount_bind(source, self.in_root(path)).doing(doing)?;
+        }
+        Ok(())
     }
 
     fn add_volumes(&self) -> Result<(), SandboxError> {

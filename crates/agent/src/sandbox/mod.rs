@@ -69,6 +69,9 @@ pub struct Sandbox {
     pub hostname: String,
     /// Files of the container's own: path in the sandbox and content.
     pub files: BTreeMap<PathBuf, String>,
+    /// Files of the host that appear in it, and may change: path in the sandbox and on the host.
+    #[serde(default)]
+    pub shared_files: BTreeMap<PathBuf, PathBuf>,
     pub volumes: Vec<SandboxVolume>,
     /// Directories that it may write into, besides those that every sandbox has.
     pub writable: Vec<PathBuf>,

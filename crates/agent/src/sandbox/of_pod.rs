@@ -2,49 +2,30 @@
 //! Never looks at the machine.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use domain::agent::AssignedPod;
 
 use super::{Sandbox, SandboxKind, SandboxVolume};
 
-/// The domain below which pods have their names.
-pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
-
 /// What of the node a sandbox depends on.
 #[derive(Clone, Debug)]
 pub(crate) struct Surface<'a> {
     pub(crate) kind: SandboxKind,
-    pub(crate) address: IpAddr,
     /// Directories that hold what is other pods'.
     pub(crate) hidden: &'a [PathBuf],
-    /// What the node asks for names.
-    pub(crate) resolv_conf: &'a str,
+    /// The files by which the pod looks names up.
+    pub(crate) names: [(PathBuf, PathBuf); 2],
 }
 
 impl Surface<'_> {
     /// The sandbox of a container that mounts these volumes.
     pub(crate) fn sandbox(&self, pod: &AssignedPod, volumes: Vec<SandboxVolume>, writable: Vec<PathBuf>) -> Sandbox {
         let hostname = pod.pod.name.to_string();
-        let files = BTreeMap::from([
-            ("/etc/hosts".into(), hosts(pod, self.address)),
-            ("/etc/hostname".into(), format!("{hostname}\n")),
-            ("/etc/resolv.conf".into(), self.resolv_conf.to_owned()),
-        ]);
-        Sandbox { kind: self.kind, hostname, files, volumes, writable, hidden: self.hidden.to_vec() }
+        let files = BTreeMap::from([("/etc/hostname".into(), format!("{hostname}\n"))]);
+        let shared_files = self.names.clone().into();
+        Sandbox { kind: self.kind, hostname, files, shared_files, volumes, writable, hidden: self.hidden.to_vec() }
     }
-}
-
-/// What `/etc/hosts` says in a pod.
-pub(crate) fn hosts(pod: &AssignedPod, address: IpAddr) -> String {
-    let (name, namespace, service) = (&pod.pod.name, &pod.pod.namespace, &pod.service_name);
-    let full_name = if service.as_str().is_empty() {
-        String::new()
-    } else {
-        format!("{name}.{service}.{namespace}.svc.{CLUSTER_DOMAIN} ")
-    };
-    format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{address} {full_name}{name}\n")
 }
 
 /// Whether a path can be where a volume appears: absolute, and not out of itself.

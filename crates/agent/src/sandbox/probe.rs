@@ -59,6 +59,7 @@ async fn try_kind(runtime: &ProcessRuntime, dir: &Path, attempt: u32, kind: Sand
         kind,
         hostname: CONTAINER.to_owned(),
         files: BTreeMap::from([("/etc/hosts".into(), String::new())]),
+        shared_files: BTreeMap::new(),
         volumes: vec![super::SandboxVolume { source: volume, target: target.into(), is_read_only: false }],
         writable: Vec::new(),
         hidden: Vec::new(),

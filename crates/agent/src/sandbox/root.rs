@@ -103,6 +103,8 @@ pub(super) struct Plan {
     pub(super) own: BTreeMap<PathBuf, Own>,
     /// With their targets free of symbolic links, in the order to mount them in.
     pub(super) volumes: Vec<SandboxVolume>,
+    /// Files of the host that appear in the sandbox, by their paths there, free of symbolic links.
+    pub(super) shared_files: BTreeMap<PathBuf, PathBuf>,
 }
 
 /// The host, as far as a plan needs it.
@@ -135,7 +137,7 @@ impl Host {
 
 /// Plans the root of a sandbox.
 pub(super) fn plan(host: &Host, sandbox: &Sandbox) -> io::Result<Plan> {
-    let (own, volumes) = own_paths(host, sandbox);
+    let OwnPaths { own, volumes, shared_files } = own_paths(host, sandbox);
     let mut planner = Planner { host, own: &own, steps: Vec::new() };
     match sandbox.kind.root {
         RootKind::Overlay | RootKind::OverlayInMemory if sandbox.kind.has_user_namespace => {
@@ -146,10 +148,16 @@ pub(super) fn plan(host: &Host, sandbox: &Sandbox) -> io::Result<Plan> {
         RootKind::Bind => planner.split(Path::new("/"), 0, false)?,
     }
     let steps = planner.steps;
-    Ok(Plan { steps, own, volumes })
+    Ok(Plan { steps, own, volumes, shared_files })
 }
 
-fn own_paths(host: &Host, sandbox: &Sandbox) -> (BTreeMap<PathBuf, Own>, Vec<SandboxVolume>) {
+struct OwnPaths {
+    own: BTreeMap<PathBuf, Own>,
+    volumes: Vec<SandboxVolume>,
+    shared_files: BTreeMap<PathBuf, PathBuf>,
+}
+
+fn own_paths(host: &Host, sandbox: &Sandbox) -> OwnPaths {
     let mut own: BTreeMap<PathBuf, Own> = BTreeMap::new();
     for (path, mode) in OWN_DIRS {
         own.insert(path.into(), Own::Private { mode });
@@ -181,12 +189,22 @@ fn own_paths(host: &Host, sandbox: &Sandbox) -> (BTreeMap<PathBuf, Own>, Vec<San
     }
     volumes.sort_by(|a, b| a.target.cmp(&b.target));
     for (path, content) in &sandbox.files {
-        // A link of the host in the file's place is replaced, not followed.
-        let parent = resolve(host, &own, path.parent().unwrap_or(Path::new("/")));
-        let path = path.file_name().map_or_else(|| parent.clone(), |name| parent.join(name));
+        let path = resolve_file(host, &own, path);
         add(host, &mut own, &path, Own::File { content: content.clone() });
     }
-    (own, volumes)
+    let mut shared_files = BTreeMap::new();
+    for (path, source) in &sandbox.shared_files {
+        let path = resolve_file(host, &own, path);
+        add(host, &mut own, &path, Own::File { content: String::new() });
+        shared_files.insert(path, source.clone());
+    }
+    OwnPaths { own, volumes, shared_files }
+}
+
+/// A link of the host in the file's place is replaced, not followed.
+fn resolve_file(host: &Host, own: &BTreeMap<PathBuf, Own>, path: &Path) -> PathBuf {
+    let parent = resolve(host, own, path.parent().unwrap_or(Path::new("/")));
+    path.file_name().map_or_else(|| parent.clone(), |name| parent.join(name))
 }
 
 fn is_private(own: &BTreeMap<PathBuf, Own>, path: &Path) -> bool {
@@ -344,6 +362,7 @@ mod tests {
             kind: SandboxKind { has_user_namespace, root },
             hostname: "web-0".to_owned(),
             files: BTreeMap::from([("/etc/hosts".into(), "127.0.0.1 localhost\n".to_owned())]),
+            shared_files: BTreeMap::new(),
             volumes: vec![volume("/var/run/db"), volume("/usr/share/nginx/html")],
             hidden: vec!["/data/n1".into(), "/tmp/secret".into()],
             writable: Vec::new(),

@@ -54,7 +54,7 @@ pub fn server_arguments(
 }
 
 /// The arguments of an agent: `agent --name n1 --data-dir DIR --cluster-id HEX --boot-id HEX --machine-id HEX
-/// --storage-root DIR [--images FILE] [--server ID=ADDR]…`.
+/// --storage-root DIR --service-proxy shared [--images FILE] [--server ID=ADDR]…`.
 ///
 /// `--server` is given for each server; its address is the proxy that leads from this agent to that server.
 pub fn agent_arguments(
@@ -71,6 +71,8 @@ pub fn agent_arguments(
     arguments.flag("--boot-id", &node.boot_id);
     arguments.flag("--machine-id", &node.machine_id);
     arguments.flag("--storage-root", layout.storage());
+    // All agents are on this one machine.
+    arguments.flag("--service-proxy", "shared");
     if let Some(images) = &file.images {
         arguments.flag("--images", images);
     }
@@ -267,7 +269,7 @@ mod tests {
             text(&agent_arguments(&layout, &file, NODE, &[(1, address)]).unwrap()),
             format!(
                 "agent --name n1 --data-dir {root}/n1 --cluster-id {} --boot-id {} --machine-id {} \
-                 --storage-root {root}/storage --images /images.yaml --server 1=127.0.0.1:5000",
+                 --storage-root {root}/storage --service-proxy shared --images /images.yaml --server 1=127.0.0.1:5000",
                 file.cluster_id, node.boot_id, node.machine_id
             )
         );
