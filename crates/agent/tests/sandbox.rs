@@ -221,7 +221,7 @@ async fn commands_beside_the_container_are_in_its_sandbox() {
             argv: ["sh", "-c", script].map(str::to_owned).to_vec(),
             surroundings: Surroundings::of(&handle.dir).unwrap(),
         };
-        let check = "[ $(hostname) = web-0 ] && [ $(pwd) = /somewhere/to/work ] && mountpoint -q /read-only \
+        let check = "until [ -e /tmp/mine ]; do sleep 0.01; done; [ $(hostname) = web-0 ] && [ $(pwd) = /somewhere/to/work ] && mountpoint -q /read-only \
                      && [ $$ != 1 ] && grep -q sleep /proc/1/cmdline && cat /tmp/mine";
         let tried = async |probe: Probe| probe::run(&probe, Duration::from_secs(10)).await;
         assert_eq!(tried(exec(check)).await, Ok(()), "{:?}", node.kind);
