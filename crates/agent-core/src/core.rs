@@ -100,7 +100,8 @@ impl AgentCore {
             | Input::ContainerStarted { uid, .. }
             | Input::StartFailed { uid, .. }
             | Input::ContainerExited { uid, .. }
-            | Input::ProbeDone { uid, .. } => {
+            | Input::ProbeDone { uid, .. }
+            | Input::HookDone { uid, .. } => {
                 if let Some(pod) = self.pods.get_mut(&uid) {
                     pod.on_change(now_ms, input);
                 }

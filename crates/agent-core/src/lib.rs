@@ -3,6 +3,7 @@
 //! Owns what runs on a node, what is reported of it and when. Never does anything itself: a shell executes the
 //! outputs in order, and tells what became of them as inputs. The clock is an argument.
 
+mod check;
 mod container;
 mod core;
 mod given;
@@ -12,12 +13,14 @@ mod outbox;
 mod pod;
 
 pub use crate::core::{AgentCore, SESSION_SILENCE_MS_MIN};
-pub use container::{BACK_OFF_MS_FIRST, BACK_OFF_MS_MAX, STEADY_AFTER_MS};
+pub use container::{
+    AFTER_HOOK_MS_MIN, BACK_OFF_MS_FIRST, BACK_OFF_MS_MAX, POST_START_MS_MAX, REASON_POST_START, STEADY_AFTER_MS,
+};
 pub use given::{Configs, REASON_CONFIG};
 pub use local::PLACE_RETRY_MS;
 pub use message::{
-    Config, Failure, Input, Ledger, LiveContainer, LiveContainerState, LivePod, Output, PodFile, ProbeKind,
+    Config, Failure, HookKind, Input, Ledger, LiveContainer, LiveContainerState, LivePod, Output, PodFile, ProbeKind,
     ProbeResult, VolumeContent,
 };
 pub use outbox::RESEND_AFTER_MS;
-pub use pod::{ATTACH_RETRY_MS, REMOVE_RETRY_MS};
+pub use pod::{ATTACH_RETRY_MS, REASON_INITIALIZING, REMOVE_RETRY_MS};

@@ -5,7 +5,7 @@ use domain::agent::{AssignedConfig, AssignedPod, AssignedVolume, Assignment, Fro
 use domain::config::{Blob, ConfigKind, ConfigSpec};
 use domain::event::Registration;
 use domain::id::{BootId, Fence, Incarnation, Key, Name, NodeName, Revision, Uid, VolumeName};
-use domain::spec::Probe;
+use domain::spec::{Hook, Probe};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -116,6 +116,26 @@ pub enum ProbeKind {
     Readiness,
     /// Decides whether it is restarted.
     Liveness,
+    /// Decides whether it has started.
+    Startup,
+}
+
+/// At which turn of a container's life something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HookKind {
+    /// It has started.
+    PostStart,
+    /// It is to be asked to end.
+    PreStop,
+}
+
+impl fmt::Display for HookKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PostStart => "postStart hook",
+            Self::PreStop => "preStop hook",
+        })
+    }
 }
 
 impl fmt::Display for ProbeKind {
@@ -123,6 +143,7 @@ impl fmt::Display for ProbeKind {
         f.write_str(match self {
             Self::Readiness => "readiness probe",
             Self::Liveness => "liveness probe",
+            Self::Startup => "startup probe",
         })
     }
 }
@@ -186,6 +207,8 @@ pub enum Input {
     ContainerExited { uid: Uid, container: Name, code: i32, message: String },
     /// A check is over.
     ProbeDone { uid: Uid, container: Name, attempt: u32, kind: ProbeKind, result: ProbeResult },
+    /// A hook is over; the error is a sentence.
+    HookDone { uid: Uid, container: Name, attempt: u32, kind: HookKind, result: Result<(), String> },
     /// No process of the pod is left, its volumes are unpublished, its directory is removed.
     PodCleaned { uid: Uid },
     /// A volume's storage is removed, or not.
@@ -214,6 +237,8 @@ pub enum Output {
     KillPod { uid: Uid },
     /// Check a container. Answered by [`Input::ProbeDone`].
     RunProbe { uid: Uid, container: Name, attempt: u32, kind: ProbeKind, probe: Probe },
+    /// Do what a hook says, within this time. Answered by [`Input::HookDone`].
+    RunHook { uid: Uid, container: Name, attempt: u32, kind: HookKind, hook: Hook, timeout_ms: u64 },
     /// Make sure that no process of the pod is left, unpublish its volumes, remove its directory.
     /// Answered by [`Input::PodCleaned`], however long that takes: nothing of the pod is reported before.
     CleanPod { uid: Uid },

@@ -1,14 +1,14 @@
 //! One pod on this node: from its assignment to the word that nothing of it is left.
 //! Never knows of other pods, beyond being told whether it may begin.
 
-use crate::container::ContainerRun;
+use crate::container::{ContainerRun, Role};
 use crate::given::Given;
 use crate::local::LocalVolumes;
-use crate::message::{Failure, Input, LivePod, Output};
+use crate::message::{Failure, Input, LiveContainer, LivePod, Output};
 use domain::agent::AssignedPod;
 use domain::command::PodReport;
 use domain::id::{Fence, Name, Uid, VolumeName};
-use domain::object::{Phase, PodStatus};
+use domain::object::{ContainerStatus, Phase, PodStatus};
 use domain::spec::Container;
 use mutants::{Mutant, is_on};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// A volume that could not be attached is tried again after this time.
 pub const ATTACH_RETRY_MS: u64 = 1_000;
+/// Why a container waits for those before it, in the word that Kubernetes uses.
+pub const REASON_INITIALIZING: &str = "PodInitializing";
 /// A volume that could not be removed is tried again after this time.
 pub const REMOVE_RETRY_MS: u64 = 5_000;
 
@@ -63,7 +65,7 @@ impl Pod {
         let told = PodReport { pod: pod.pod.clone(), uid: pod.uid, ..PodReport::default() };
         Self {
             uid: pod.uid,
-            containers: pod.template.containers.iter().map(|c| ContainerRun::new(c.name.clone())).collect(),
+            containers: runs(&pod),
             assigned: Some(pod),
             stage: Stage::Waiting,
             local_volumes: LocalVolumes::default(),
@@ -77,11 +79,13 @@ impl Pod {
     pub(crate) fn adopted(pod: Arc<AssignedPod>, live: &LivePod) -> Self {
         let mut adopted = Self::assigned(pod);
         adopted.told = None;
-        adopted.started_at_ms = live.containers.iter().map(|c| c.started_at_ms).min().unwrap_or(0);
         let specs = adopted.assigned.clone();
+        let is_main =
+            |c: &&LiveContainer| adopted.containers.iter().any(|run| run.name() == &c.name && run.role() == Role::Main);
+        adopted.started_at_ms = live.containers.iter().filter(is_main).map(|c| c.started_at_ms).min().unwrap_or(0);
         for run in &mut adopted.containers {
             if let Some(live) = live.containers.iter().find(|live| live.name == *run.name()) {
-                *run = ContainerRun::found(live, spec(specs.as_ref(), run.name()));
+                *run = ContainerRun::found(live, run.role(), spec(specs.as_ref(), run.name()));
             }
         }
         // Containers run only on attached volumes; otherwise the agent may have died on the way.
@@ -165,7 +169,7 @@ impl Pod {
             Input::ContainerStarted { container, pid, runs, started_at_ms, .. } => {
                 let Some(run) = find(runs_of_pod, &container) else { return };
                 run.on_started(now_ms, pid, runs, spec(assigned, &container));
-                if self.started_at_ms == 0 {
+                if self.started_at_ms == 0 && run.role() == Role::Main {
                     self.started_at_ms = started_at_ms;
                 }
             }
@@ -182,6 +186,11 @@ impl Pod {
             Input::ProbeDone { container, attempt, kind, result, .. } => {
                 if let (Some(run), Some(spec)) = (find(runs_of_pod, &container), spec(assigned, &container)) {
                     run.on_probed(attempt, kind, result, spec);
+                }
+            }
+            Input::HookDone { container, attempt, kind, result, .. } => {
+                if let Some(run) = find(runs_of_pod, &container) {
+                    run.on_hook_done(attempt, kind, result);
                 }
             }
             Input::Tick
@@ -207,7 +216,7 @@ impl Pod {
     pub(crate) fn advance(&mut self, now_ms: u64, may_begin: bool, site: &Site<'_>, out: &mut Vec<Output>) {
         let Some(pod) = self.assigned.clone() else { return };
         if let Some(grace_ms) = pod.stop_within_ms {
-            self.stop(grace_ms, out);
+            self.stop(now_ms, &pod, grace_ms, out);
             return;
         }
         let is_to_begin = match self.stage {
@@ -226,16 +235,33 @@ impl Pod {
             self.attach(now_ms, &pod, site.fences, out);
         }
         if self.stage == Stage::Active {
-            self.local_volumes.advance(now_ms, self.uid, &pod, site.given, out);
-            let lack =
-                (!self.local_volumes.are_placed()).then(|| self.local_volumes.failure().cloned().unwrap_or_default());
-            for run in &mut self.containers {
-                match &lack {
-                    Some(lack) if run.is_down() => run.wait_for(lack),
-                    _ => run.keep_running(now_ms, self.uid, &pod, site.given, out),
-                }
+            self.keep_running(now_ms, &pod, site.given, out);
+        }
+    }
+
+    fn keep_running(&mut self, now_ms: u64, pod: &Arc<AssignedPod>, given: Given<'_>, out: &mut Vec<Output>) {
+        self.local_volumes.advance(now_ms, self.uid, pod, given, out);
+        let lack = self.local_volumes.failure().cloned().unwrap_or_default();
+        let may_start = self.local_volumes.are_placed();
+        // Up to the first that must have ended, or have started, before the others.
+        let last = self.last_startable(pod);
+        for (index, run) in self.containers.iter_mut().enumerate() {
+            if !run.is_down() || (may_start && index <= last) {
+                run.keep_running(now_ms, self.uid, pod, given, out);
+            } else {
+                run.wait_for(&lack);
             }
         }
+    }
+
+    fn last_startable(&self, pod: &Arc<AssignedPod>) -> usize {
+        let all = self.containers.len();
+        // Once the others have begun, one that has to start again holds up nobody.
+        if 0 < self.started_at_ms {
+            return all;
+        }
+        let blocks = |run: &ContainerRun| !run.lets_others_start(spec(Some(pod), run.name()));
+        self.containers.iter().position(blocks).unwrap_or(all)
     }
 
     fn attach(
@@ -275,7 +301,7 @@ impl Pod {
         }));
     }
 
-    fn stop(&mut self, grace_ms: u64, out: &mut Vec<Output>) {
+    fn stop(&mut self, now_ms: u64, pod: &Arc<AssignedPod>, grace_ms: u64, out: &mut Vec<Output>) {
         match self.stage {
             Stage::Waiting => self.stage = Stage::Gone,
             Stage::Retrying { .. } | Stage::Attaching { .. } => {
@@ -283,8 +309,19 @@ impl Pod {
                 out.push(Output::CleanPod { uid: self.uid });
             }
             Stage::Active => {
-                for run in &mut self.containers {
-                    run.stop(self.uid, grace_ms, out);
+                let uid = self.uid;
+                for run in self.containers.iter_mut().filter(|run| run.role() != Role::Sidecar) {
+                    run.stop(now_ms, uid, spec(Some(pod), run.name()), grace_ms, out);
+                }
+                // Sidecars serve the others to their end: they go afterwards, the last one first.
+                for index in (0..self.containers.len()).rev() {
+                    let run = &mut self.containers[index];
+                    if run.role() == Role::Sidecar {
+                        run.stop(now_ms, uid, spec(Some(pod), &run.name().clone()), grace_ms, out);
+                    }
+                    if !run.is_down() {
+                        break;
+                    }
                 }
                 if self.containers.iter().all(ContainerRun::is_down) {
                     self.stage = Stage::Cleaning;
@@ -321,27 +358,47 @@ impl Pod {
     fn status(&self, pod: &Arc<AssignedPod>) -> PodStatus {
         let has_started = 0 < self.started_at_ms;
         let is_active = self.stage == Stage::Active;
-        let containers: Vec<_> = match self.stage {
-            Stage::Active => self.containers.iter().map(|run| run.status(spec(Some(pod), run.name()))).collect(),
-            Stage::Waiting | Stage::Retrying { .. } | Stage::Attaching { .. } | Stage::Cleaning | Stage::Gone => {
-                Vec::new()
+        let mut init_containers = self.statuses(pod, |role| role != Role::Main);
+        let mut containers = self.statuses(pod, |role| role == Role::Main);
+        if is_active && self.last_startable(pod) < init_containers.len() {
+            let waiting = init_containers.iter_mut().chain(&mut containers).filter(|status| !status.is_running);
+            for status in waiting.filter(|status| status.reason == Name::default() && !status.is_ready) {
+                status.reason = Name::new(REASON_INITIALIZING);
             }
-        };
+        }
         let failures = std::iter::once(&self.failure).chain(self.containers.iter().map(ContainerRun::failure));
         let failure = failures.into_iter().find(|f| **f != Failure::default()).cloned().unwrap_or_default();
         PodStatus {
             phase: if has_started { Phase::Running } else { Phase::Pending },
-            is_ready: is_active && containers.iter().all(|c| c.is_running && c.is_ready),
+            is_ready: is_active
+                && containers.iter().all(|c| c.is_running && c.is_ready)
+                && init_containers.iter().all(|c| c.is_ready),
             reason: failure.reason,
             message: failure.message,
             started_at_ms: self.started_at_ms,
             containers,
+            init_containers,
+        }
+    }
+
+    fn statuses(&self, pod: &Arc<AssignedPod>, is_wanted: impl Fn(Role) -> bool) -> Vec<ContainerStatus> {
+        match self.stage {
+            Stage::Active => {
+                let runs = self.containers.iter().filter(|run| is_wanted(run.role()));
+                runs.map(|run| run.status(spec(Some(pod), run.name()))).collect()
+            }
+            Stage::Waiting | Stage::Retrying { .. } | Stage::Attaching { .. } | Stage::Cleaning | Stage::Gone => {
+                Vec::new()
+            }
         }
     }
 
     /// When [`Self::advance`] has something to do, if nothing else happens.
     pub(crate) fn next_at_ms(&self) -> Option<u64> {
-        let pod = self.assigned.as_ref().filter(|pod| pod.stop_within_ms.is_none())?;
+        let pod = self.assigned.as_ref()?;
+        if pod.stop_within_ms.is_some() {
+            return self.containers.iter().filter_map(ContainerRun::part_at_ms).min();
+        }
         match self.stage {
             Stage::Retrying { at_ms } => Some(at_ms),
             Stage::Active => {
@@ -351,6 +408,15 @@ impl Pod {
             Stage::Waiting | Stage::Attaching { .. } | Stage::Cleaning | Stage::Gone => None,
         }
     }
+}
+
+/// The containers of a pod, in the order in which they start.
+fn runs(pod: &AssignedPod) -> Vec<ContainerRun> {
+    let init = pod.template.init_containers.iter().map(|container| {
+        let role = if container.is_sidecar { Role::Sidecar } else { Role::Init };
+        ContainerRun::new(container.name.clone(), role)
+    });
+    init.chain(pod.template.containers.iter().map(|c| ContainerRun::new(c.name.clone(), Role::Main))).collect()
 }
 
 fn find<'a>(containers: &'a mut [ContainerRun], name: &Name) -> Option<&'a mut ContainerRun> {

@@ -1,15 +1,18 @@
 //! Stories of single pods: what their containers are given, and in which order they come and go.
 
 use agent_core::{
-    AgentCore, Config, Failure, Input, Ledger, Output, PLACE_RETRY_MS, PodFile, REASON_CONFIG, VolumeContent,
+    AFTER_HOOK_MS_MIN, AgentCore, BACK_OFF_MS_FIRST, Config, Failure, HookKind, Input, Ledger, Output, PLACE_RETRY_MS,
+    POST_START_MS_MAX, PodFile, ProbeKind, ProbeResult, REASON_CONFIG, REASON_INITIALIZING, REASON_POST_START,
+    VolumeContent,
 };
 use domain::agent::{AssignedConfig, AssignedPod, Assignment, FromAgent, ToAgent};
 use domain::config::{Blob, ConfigKind, ConfigRef, ConfigSpec};
 use domain::event::Registration;
 use domain::id::{BootId, Incarnation, Key, Name, NodeName, Revision, Uid};
-use domain::object::PodStatus;
+use domain::object::{Phase, PodStatus};
 use domain::spec::{
-    Container, EnvFrom, EnvValue, EnvVar, FieldFile, KeyFile, LocalSource, LocalVolume, Mount, Resources, Template,
+    Container, EnvFrom, EnvValue, EnvVar, FieldFile, Hook, KeyFile, LocalSource, LocalVolume, Mount, Probe, Resources,
+    Template,
 };
 use std::sync::Arc;
 
@@ -111,10 +114,28 @@ impl Agent {
         })
     }
 
+    fn probed(&mut self, container: &str, kind: ProbeKind, is_ok: bool) -> Vec<Output> {
+        let result = ProbeResult { is_ok, message: String::new() };
+        self.step(Input::ProbeDone { uid: UID, container: Name::new(container), attempt: 0, kind, result })
+    }
+
+    fn hooked(&mut self, attempt: u32, kind: HookKind, result: Result<(), String>) -> Vec<Output> {
+        self.step(Input::HookDone { uid: UID, container: Name::new("main"), attempt, kind, result })
+    }
+
     fn exited(&mut self, container: &str, code: i32) -> Vec<Output> {
         let message = String::new();
         self.step(Input::ContainerExited { uid: UID, container: Name::new(container), code, message })
     }
+}
+
+fn probe(failure_threshold: u32) -> Probe {
+    Probe { period_ms: 1_000, timeout_ms: 500, success_threshold: 1, failure_threshold, ..Probe::default() }
+}
+
+fn run_probe(container: &str, kind: ProbeKind, failure_threshold: u32) -> Output {
+    let (container, probe) = (Name::new(container), probe(failure_threshold));
+    Output::RunProbe { uid: UID, container, attempt: 0, kind, probe }
 }
 
 fn start_with(pod: &AssignedPod, container: &str, attempt: u32, env: &[(&str, &str)]) -> Output {
@@ -238,4 +259,161 @@ fn volumes_of_the_pod_are_made_before_its_containers_start_and_follow_their_obje
     assert_eq!(agent.assign(&pod, &[green]), [], "the same again is no news");
     assert_eq!(agent.assign(&pod, &[]), [], "who runs keeps what he has");
     assert_eq!(agent.exited("main", 1), [start_with(&pod, "main", 1, &[])]);
+}
+
+fn main_with(build: impl FnOnce(&mut Container)) -> AssignedPod {
+    let mut main = named("main");
+    build(&mut main);
+    pod_of(Template { containers: vec![main], ..Template::default() })
+}
+
+fn start(pod: &AssignedPod, container: &str, attempt: u32) -> Output {
+    start_with(pod, container, attempt, &[])
+}
+
+fn stop(container: &str, grace_ms: u64) -> Output {
+    Output::StopContainer { uid: UID, container: Name::new(container), grace_ms }
+}
+
+fn run_hook(attempt: u32, kind: HookKind, hook: Hook, timeout_ms: u64) -> Output {
+    Output::RunHook { uid: UID, container: Name::new("main"), attempt, kind, hook, timeout_ms }
+}
+
+fn stopping(pod: &AssignedPod, within_ms: u64) -> AssignedPod {
+    AssignedPod { stop_within_ms: Some(within_ms), ..pod.clone() }
+}
+
+#[test]
+fn init_containers_run_one_after_another_each_until_it_succeeds() {
+    let template = Template {
+        init_containers: vec![named("one"), named("two")],
+        containers: vec![named("main")],
+        ..Template::default()
+    };
+    let pod = pod_of(template);
+    let mut agent = Agent::new();
+    assert_eq!(agent.assign(&pod, &[]), [start(&pod, "one", 0)]);
+    agent.started("one");
+    assert_eq!(agent.status.phase, Phase::Pending);
+    assert_eq!(agent.status.containers[0].reason.as_str(), REASON_INITIALIZING);
+    assert_eq!(agent.exited("one", 1), [start(&pod, "one", 1)], "the first restart is immediate");
+    agent.started("one");
+    assert_eq!(agent.exited("one", 1), []);
+    assert_eq!(agent.status.init_containers[0].reason.as_str(), "CrashLoopBackOff");
+    assert_eq!(agent.after(BACK_OFF_MS_FIRST), [start(&pod, "one", 2)]);
+    agent.started("one");
+    assert_eq!(agent.exited("one", 0), [start(&pod, "two", 0)]);
+    agent.started("two");
+    assert_eq!(agent.exited("two", 0), [start(&pod, "main", 0)]);
+    agent.started("main");
+    assert_eq!(agent.status.phase, Phase::Running);
+    assert!(agent.status.is_ready && agent.status.init_containers.iter().all(|status| status.is_ready));
+    assert_eq!(agent.exited("main", 1), [start(&pod, "main", 1)], "what has run to its end does not come back");
+}
+
+#[test]
+fn a_sidecar_starts_before_the_others_and_ends_after_them() {
+    let mut proxy = named("proxy");
+    proxy.is_sidecar = true;
+    proxy.startup = Some(probe(3));
+    let template = Template { init_containers: vec![proxy], containers: vec![named("main")], ..Template::default() };
+    let pod = pod_of(template);
+    let mut agent = Agent::new();
+    assert_eq!(agent.assign(&pod, &[]), [start(&pod, "proxy", 0)]);
+    assert_eq!(agent.started("proxy"), [run_probe("proxy", ProbeKind::Startup, 3)]);
+    assert_eq!(agent.probed("proxy", ProbeKind::Startup, true), [start(&pod, "main", 0)]);
+    agent.started("main");
+    assert!(agent.status.is_ready);
+    assert_eq!(agent.exited("proxy", 1), [start(&pod, "proxy", 1)], "a sidecar comes back");
+    assert_eq!(agent.exited("main", 1), [start(&pod, "main", 1)], "and holds up nobody meanwhile");
+    agent.started("main");
+    agent.started("proxy");
+    assert_eq!(agent.assign(&stopping(&pod, 9_000), &[]), [stop("main", 9_000)]);
+    assert_eq!(agent.exited("main", 0), [stop("proxy", 9_000)]);
+    assert_eq!(agent.exited("proxy", 0), [Output::CleanPod { uid: UID }]);
+}
+
+#[test]
+fn a_container_is_watched_only_once_it_has_started() {
+    let pod = main_with(|main| {
+        main.startup = Some(Probe { grace_ms: Some(5), ..probe(2) });
+        main.readiness = Some(probe(1));
+        main.liveness = Some(probe(1));
+    });
+    let mut agent = Agent::new();
+    agent.assign(&pod, &[]);
+    let startup = Output::RunProbe {
+        uid: UID,
+        container: Name::new("main"),
+        attempt: 0,
+        kind: ProbeKind::Startup,
+        probe: Probe { grace_ms: Some(5), ..probe(2) },
+    };
+    assert_eq!(agent.started("main"), std::slice::from_ref(&startup));
+    assert!(agent.status.containers[0].is_starting);
+    assert_eq!(agent.probed("main", ProbeKind::Startup, false), []);
+    assert_eq!(agent.after(1_000), std::slice::from_ref(&startup));
+    assert_eq!(agent.probed("main", ProbeKind::Startup, false), [stop("main", 5)], "by the probe's own grace");
+    agent.exited("main", 143);
+    agent.started("main");
+    agent.step(Input::ProbeDone {
+        uid: UID,
+        container: Name::new("main"),
+        attempt: 1,
+        kind: ProbeKind::Startup,
+        result: ProbeResult { is_ok: true, message: String::new() },
+    });
+    assert!(!agent.status.containers[0].is_starting && !agent.status.is_ready);
+}
+
+#[test]
+fn a_pre_stop_hook_takes_its_time_out_of_the_grace() {
+    let hook = Hook::Sleep { ms: 4_000 };
+    let pod = main_with(|main| main.pre_stop = Some(hook.clone()));
+    let mut agent = Agent::new();
+    agent.assign(&pod, &[]);
+    agent.started("main");
+    let out = agent.assign(&stopping(&pod, 10_000), &[]);
+    assert_eq!(out, [run_hook(0, HookKind::PreStop, hook.clone(), 10_000)]);
+    agent.now_ms += 4_000;
+    assert_eq!(agent.hooked(0, HookKind::PreStop, Ok(())), [stop("main", 6_000)]);
+
+    let mut agent = Agent::new();
+    agent.assign(&pod, &[]);
+    agent.started("main");
+    agent.assign(&stopping(&pod, 9_000), &[]);
+    let over_at_ms = agent.now_ms + 9_000;
+    while agent.now_ms < over_at_ms {
+        let next_ms = agent.core.next_tick_at_ms().expect("there is a hook to wait for") - agent.now_ms;
+        let out = agent.after(next_ms);
+        assert_eq!(out.is_empty(), agent.now_ms < over_at_ms, "{out:?}");
+        assert!(out.is_empty() || out == [stop("main", AFTER_HOOK_MS_MIN)], "a hook that does not end: {out:?}");
+    }
+
+    let mut agent = Agent::new();
+    agent.assign(&pod, &[]);
+    agent.started("main");
+    agent.assign(&stopping(&pod, 10_000), &[]);
+    assert_eq!(agent.assign(&stopping(&pod, 0), &[]), [stop("main", 0)], "a kill waits for nobody");
+}
+
+#[test]
+fn a_post_start_hook_that_fails_restarts_its_container() {
+    let hook = Hook::Exec(vec!["false".to_owned()]);
+    let pod = main_with(|main| {
+        main.post_start = Some(hook.clone());
+        main.readiness = Some(probe(1));
+    });
+    let mut agent = Agent::new();
+    agent.assign(&pod, &[]);
+    assert_eq!(agent.started("main"), [run_hook(0, HookKind::PostStart, hook, POST_START_MS_MAX)]);
+    assert!(!agent.status.is_ready);
+    let out = agent.hooked(0, HookKind::PostStart, Err("it ended with 1".to_owned()));
+    assert_eq!(out, [stop("main", 30_000)]);
+    assert_eq!(agent.status.containers[0].reason.as_str(), REASON_POST_START);
+    agent.exited("main", 143);
+    agent.started("main");
+    assert_eq!(agent.hooked(0, HookKind::PostStart, Ok(())), [], "of an attempt that is over");
+    let out = agent.hooked(1, HookKind::PostStart, Ok(()));
+    assert!(matches!(out[..], [Output::RunProbe { kind: ProbeKind::Readiness, .. }]), "{out:?}");
 }

@@ -179,8 +179,32 @@ pub(crate) async fn probe(attempt_dir: &Path, address: Option<IpAddr>, probe: &s
             Probe::HttpGet { ip, port: port(number)?, path: path.clone(), host, headers: Vec::new() }
         }
         ProbeAction::TcpSocket { port: number } => Probe::TcpSocket { ip, port: port(number)? },
+        ProbeAction::Grpc { port: number, service } => {
+            Probe::Grpc { ip, port: port(number)?, service: service.clone() }
+        }
     };
     probe::run(&what, Duration::from_millis(probe.timeout_ms.max(1))).await
+}
+
+/// Does what a hook says. The error is a sentence for people.
+pub(crate) async fn hook(
+    attempt_dir: &Path,
+    address: Option<IpAddr>,
+    hook: &spec::Hook,
+    timeout: Duration,
+) -> Result<(), String> {
+    let action = match hook {
+        spec::Hook::Exec(argv) => ProbeAction::Exec(argv.clone()),
+        spec::Hook::HttpGet { path, port, host } => {
+            ProbeAction::HttpGet { path: path.clone(), port: *port, host: host.clone() }
+        }
+        spec::Hook::Sleep { ms } => {
+            tokio::time::sleep(Duration::from_millis(*ms).min(timeout)).await;
+            return Ok(());
+        }
+    };
+    let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    probe(attempt_dir, address, &spec::Probe { action, timeout_ms, ..spec::Probe::default() }).await
 }
 
 async fn until_ended(

@@ -216,6 +216,10 @@ impl<R: Runtime> Node<R> {
             Output::RunProbe { uid, container, attempt, kind, probe } => {
                 self.pods.hand(uid, Deed::Probe { container, attempt, kind, probe });
             }
+            Output::RunHook { uid, container, attempt, kind, hook, timeout_ms } => {
+                let timeout = Duration::from_millis(timeout_ms);
+                self.pods.hand(uid, Deed::Hook { container, attempt, kind, hook, timeout });
+            }
             Output::KillPod { uid } => self.pods.hand(uid, Deed::Kill),
             Output::CleanPod { uid } => self.pods.hand(uid, Deed::Clean),
             Output::RemoveVolume(removal) => self.pods.remove_volume(removal),

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_core::{Failure, Input, LiveContainer, LiveContainerState, LivePod, ProbeKind, ProbeResult, VolumeContent};
+use agent_core::{
+    Failure, HookKind, Input, LiveContainer, LiveContainerState, LivePod, ProbeKind, ProbeResult, VolumeContent,
+};
 use domain::agent::{AssignedPod, AssignedVolume, VolumeRemoval};
 use domain::id::{Name, Uid};
-use domain::spec::Probe;
+use domain::spec::{Hook, Probe};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -64,6 +66,7 @@ pub(crate) enum Deed {
     Start { pod: Arc<AssignedPod>, container: Name, attempt: u32, env: Vec<(Name, String)> },
     Stop { container: Name, grace: Duration },
     Probe { container: Name, attempt: u32, kind: ProbeKind, probe: Probe },
+    Hook { container: Name, attempt: u32, kind: HookKind, hook: Hook, timeout: Duration },
     Kill,
     Clean,
 }
@@ -172,6 +175,9 @@ impl PodTask {
                     }
                 }
                 Deed::Probe { container, attempt, kind, probe } => self.probe(container, attempt, kind, probe),
+                Deed::Hook { container, attempt, kind, hook, timeout } => {
+                    self.hook(container, attempt, kind, hook, timeout);
+                }
                 Deed::Kill | Deed::Clean => {
                     self.clean().await;
                     return;
@@ -275,6 +281,20 @@ impl PodTask {
                 Err(message) => ProbeResult { is_ok: false, message },
             };
             site.tell(Input::ProbeDone { uid, container, attempt, kind, result }).await;
+        });
+    }
+
+    fn hook(&mut self, container: Name, attempt: u32, kind: HookKind, hook: Hook, timeout: Duration) {
+        let (site, uid) = (Arc::clone(&self.site), self.uid);
+        let dir = process::attempt_dir(&self.dir, container.as_str(), attempt);
+        let address = self.containers.get(&container).map(Container::address);
+        // Beside the probes: both end with the pod, and neither is waited for.
+        self.probes.spawn(async move {
+            let result = containers::hook(&dir, address, &hook, timeout).await;
+            if let Err(error) = &result {
+                tracing::warn!(pod = %uid, %container, %kind, error, "hook failed");
+            }
+            site.tell(Input::HookDone { uid, container, attempt, kind, result }).await;
         });
     }
 

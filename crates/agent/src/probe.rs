@@ -8,6 +8,10 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::ports;
 use crate::process::{Streams, Surroundings};
@@ -26,6 +30,8 @@ pub enum Probe {
     HttpGet { ip: IpAddr, port: u16, path: String, host: Option<String>, headers: Vec<(String, String)> },
     /// Healthy when the connection is accepted.
     TcpSocket { ip: IpAddr, port: u16 },
+    /// Healthy when the health service says SERVING.
+    Grpc { ip: IpAddr, port: u16, service: String },
 }
 
 /// Tries once. The error is a sentence for people.
@@ -39,6 +45,7 @@ pub async fn run(probe: &Probe, timeout: Duration) -> Result<(), String> {
                 let address = SocketAddr::new(*ip, ports::effective(*port));
                 http_get(address, path, host.as_deref(), headers).await
             }
+            Probe::Grpc { ip, port, service } => grpc(SocketAddr::new(*ip, ports::effective(*port)), service).await,
             Probe::TcpSocket { ip, port } => connect(SocketAddr::new(*ip, ports::effective(*port))).await.map(drop),
         }
     };
@@ -50,6 +57,18 @@ pub async fn run(probe: &Probe, timeout: Duration) -> Result<(), String> {
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
     TcpStream::connect(address).await.map_err(|error| format!("connecting to {address}: {error}"))
+}
+
+async fn grpc(address: SocketAddr, service: &str) -> Result<(), String> {
+    let failed = |error: &dyn std::fmt::Display| format!("asking {address} by gRPC: {error}");
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| failed(&error))?;
+    let channel = endpoint.connect().await.map_err(|error| failed(&error))?;
+    let request = HealthCheckRequest { service: service.to_owned() };
+    let reply = HealthClient::new(channel).check(request).await.map_err(|status| failed(&status.message()))?;
+    match reply.into_inner().status() {
+        ServingStatus::Serving => Ok(()),
+        status => Err(format!("{address} says {}", status.as_str_name())),
+    }
 }
 
 async fn http_get(

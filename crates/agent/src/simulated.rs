@@ -127,6 +127,9 @@ impl Runtime for NullRuntime {
                 let result = ProbeResult { is_ok: true, message: String::new() };
                 self.say(Input::ProbeDone { uid, container, attempt, kind, result });
             }
+            Deed::Hook { container, attempt, kind, .. } => {
+                self.say(Input::HookDone { uid, container, attempt, kind, result: Ok(()) });
+            }
             Deed::Kill | Deed::Clean => self.say(Input::PodCleaned { uid }),
         }
     }

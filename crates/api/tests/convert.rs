@@ -16,7 +16,7 @@ use domain::config::Config;
 use domain::id::{ClassName, Key, NodeName, Ordinal, Uid, VolumeName};
 use domain::names::NamedService;
 use domain::object::Set;
-use domain::spec::{AccessModes, Amount, PodManagement, ProbeAction, Reclaim, TargetPort, UpdateStrategy};
+use domain::spec::{AccessModes, Amount, Hook, PodManagement, ProbeAction, Reclaim, TargetPort, UpdateStrategy};
 use domain::{Batch, Event, State};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -592,4 +592,61 @@ fn references_that_cannot_be_meant_are_refused_with_their_field() {
     }
     let volumes = json!([{"name": "extra", "emptyDir": {}, "secret": {"secretName": "keys"}}]);
     refused(set_from_wire(&set_with("/spec/template/spec/volumes", &volumes)), "spec.template.spec.volumes[0]");
+}
+
+/// Init containers, hooks and all kinds of probes, read, written and read again.
+#[test]
+fn the_turns_of_a_containers_life_come_back() {
+    let mut json = set_json();
+    let spec = &mut json["spec"]["template"]["spec"];
+    spec["initContainers"] = json!([
+        {"name": "one", "image": "i", "resources": {"requests": {"cpu": "2"}}},
+        {"name": "proxy", "image": "i", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}},
+         "readinessProbe": {"grpc": {"port": 9090, "service": "s"}}},
+        {"name": "two", "image": "i", "resources": {"requests": {"cpu": "3"}}},
+    ]);
+    spec["containers"][0]["lifecycle"] =
+        json!({"postStart": {"exec": {"command": ["true"]}}, "preStop": {"sleep": {"seconds": 5}}});
+    spec["containers"][0]["startupProbe"] =
+        json!({"httpGet": {"port": "http"}, "terminationGracePeriodSeconds": 0, "failureThreshold": 30});
+    let (key, _, _, spec) = set_from_wire(&read(&json)).unwrap();
+    let template = &spec.template;
+    assert_eq!(template.requests().cpu_milli, 4_000, "a sidecar and the init container after it");
+    assert_eq!(template.containers[0].pre_stop, Some(Hook::Sleep { ms: 5_000 }));
+    assert_eq!(template.containers[0].startup.as_ref().unwrap().grace_ms, Some(0));
+    let back = set_to_wire(&State::default(), &key, &Set { spec: spec.clone(), ..Set::default() });
+    let (_, _, _, again) = set_from_wire(&back).unwrap();
+    assert!(template.means_same(&again.template), "{back:#?}");
+}
+
+#[test]
+fn turns_that_cannot_be_meant_are_refused_with_their_field() {
+    let probe = json!({"exec": {"command": ["true"]}});
+    let init = |extra: Value| {
+        let mut container = json!({"name": "one", "image": "i"});
+        container.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        ("/spec/template/spec/initContainers", json!([container]))
+    };
+    let main = "/spec/template/spec/containers/0";
+    let at = |field: &str| format!("{main}/{field}");
+    let (policy, hook, ready, startup) =
+        (at("restartPolicy"), at("lifecycle"), at("readinessProbe"), at("startupProbe"));
+    let table = [
+        (init(json!({"livenessProbe": probe})), "initContainers[0].livenessProbe"),
+        (init(json!({"restartPolicy": "Never"})), "initContainers[0].restartPolicy"),
+        (init(json!({"name": "web"})), "containers[0].name"),
+        ((&*policy, json!("Always")), "containers[0].restartPolicy"),
+        ((&*hook, json!({"preStop": {}})), "containers[0].lifecycle.preStop"),
+        (
+            (&*ready, json!({"exec": {"command": ["true"]}, "terminationGracePeriodSeconds": 1})),
+            "containers[0].readinessProbe.terminationGracePeriodSeconds",
+        ),
+        (
+            (&*startup, json!({"exec": {"command": ["true"]}, "successThreshold": 2})),
+            "containers[0].startupProbe.successThreshold",
+        ),
+    ];
+    for ((pointer, value), path) in table {
+        refused(set_from_wire(&set_with(pointer, &value)), &format!("spec.template.spec.{path}"));
+    }
 }

@@ -107,6 +107,13 @@ fn show_pod(pod: &v1::Pod) {
         section("  Evidence:", hold.evidence.iter().map(|line| format!("  {line}")));
         section("  What would end it:", hold.exits.iter().map(|exit| format!("  {}", exit_line(exit))));
     }
+    if !spec.init_containers.is_empty() {
+        print::line("Init Containers:");
+    }
+    for container in &spec.init_containers {
+        let found = status.init_container_statuses.iter().find(|status| status.name == container.name);
+        show_container(container, &found.cloned().unwrap_or_default());
+    }
     print::line("Containers:");
     for container in &spec.containers {
         let found = status.container_statuses.iter().find(|status| status.name == container.name);

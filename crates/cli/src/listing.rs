@@ -126,10 +126,19 @@ pub(crate) fn change_cause(revision: &v1::ControllerRevision) -> String {
 fn pod_cells(pod: &v1::Pod, age: String) -> (Vec<String>, Vec<String>) {
     let spec = pod.spec.clone().unwrap_or_default();
     let status = pod.status.clone().unwrap_or_default();
-    let ready = status.container_statuses.iter().filter(|container| container.ready).count();
+    // Sidecars are counted as kubectl counts them: among the others.
+    let sidecars = status.init_container_statuses.iter().filter(|container| is_sidecar(pod, &container.name));
+    let ready = status.container_statuses.iter().chain(sidecars).filter(|container| container.ready).count();
+    let total = spec.containers.len()
+        + spec.init_containers.iter().filter(|container| is_sidecar(pod, &container.name)).count();
     let ready = if is_held(pod) { 0 } else { ready };
-    let restarts: i32 = status.container_statuses.iter().map(|container| container.restart_count).sum();
-    let narrow = vec![format!("{ready}/{}", spec.containers.len()), pod_status(pod), restarts.to_string(), age];
+    let restarts: i32 = status
+        .container_statuses
+        .iter()
+        .chain(&status.init_container_statuses)
+        .map(|container| container.restart_count)
+        .sum();
+    let narrow = vec![format!("{ready}/{total}"), pod_status(pod), restarts.to_string(), age];
     let incarnation = if status.incarnation == 0 { String::new() } else { status.incarnation.to_string() };
     (narrow, vec![status.pod_ip, spec.node_name, ordinal(pod), incarnation])
 }
@@ -170,6 +179,9 @@ pub(crate) fn pod_status(pod: &v1::Pod) -> String {
     if pod.metadata.as_ref().is_some_and(|metadata| !metadata.deletion_timestamp.is_empty()) {
         return "Terminating".to_owned();
     }
+    if let Some(initializing) = init_status(pod) {
+        return initializing;
+    }
     let states = status.container_statuses.iter().filter_map(|container| container.state.as_ref());
     let reason = states.rev().find_map(|state| match (&state.waiting, &state.terminated) {
         (Some(waiting), _) if !waiting.reason.is_empty() => Some(waiting.reason.clone()),
@@ -177,6 +189,31 @@ pub(crate) fn pod_status(pod: &v1::Pod) -> String {
         _ => None,
     });
     reason.or_else(|| (!status.reason.is_empty()).then(|| status.reason.clone())).unwrap_or(status.phase)
+}
+
+/// How far the init containers are, as kubectl says it; nothing once they are over.
+fn init_status(pod: &v1::Pod) -> Option<String> {
+    let statuses = &pod.status.as_ref()?.init_container_statuses;
+    // One that has ended well, and a sidecar that has started, hold up nobody.
+    let is_over = |status: &v1::ContainerStatus| {
+        let ended = status.state.as_ref().and_then(|state| state.terminated.as_ref());
+        ended.map_or(status.started == Some(true) && is_sidecar(pod, &status.name), |ended| ended.exit_code == 0)
+    };
+    let is_begun = pod.status.as_ref().is_some_and(|status| status.phase != "Pending");
+    let done = statuses.iter().position(|status| !is_over(status)).filter(|_| !is_begun)?;
+    let waiting = statuses[done].state.as_ref().and_then(|state| state.waiting.as_ref());
+    Some(match waiting {
+        Some(waiting) if !waiting.reason.is_empty() && waiting.reason != "PodInitializing" => {
+            format!("Init:{}", waiting.reason)
+        }
+        _ => format!("Init:{done}/{}", statuses.len()),
+    })
+}
+
+/// Whether a container of the pod starts first, and goes on beside the others.
+fn is_sidecar(pod: &v1::Pod, name: &str) -> bool {
+    let mut containers = pod.spec.iter().flat_map(|spec| &spec.init_containers);
+    containers.any(|container| container.name == name && container.restart_policy == "Always")
 }
 
 fn set_cells(set: &v1::StatefulSet, age: String) -> (Vec<String>, Vec<String>) {

@@ -159,6 +159,8 @@ pub struct PodStatus {
     pub started_at_ms: u64,
     /// Each container.
     pub containers: Vec<ContainerStatus>,
+    /// Each init container.
+    pub init_containers: Vec<ContainerStatus>,
 }
 
 /// How far a pod is.
@@ -194,6 +196,8 @@ pub struct ContainerStatus {
     pub last_exit: Option<i32>,
     /// A reason in one word, or empty.
     pub reason: Name,
+    /// Whether it runs, and its startup probe has not been good yet.
+    pub is_starting: bool,
 }
 
 /// That a pod is to go.

@@ -160,6 +160,8 @@ pub struct Template {
     pub volumes: Vec<NamedClaim>,
     /// Volumes that are made with the pod on its node, and end with it.
     pub local_volumes: Vec<LocalVolume>,
+    /// Programs that run before the others, one after another, each to its end, or beside them where they say so.
+    pub init_containers: Vec<Container>,
 }
 
 impl Template {
@@ -175,17 +177,28 @@ impl Template {
             && self.grace_ms == other.grace_ms
             && self.volumes == other.volumes
             && self.local_volumes == other.local_volumes
+            && self.init_containers == other.init_containers
     }
 
     /// Every container, in the order in which they start.
     pub fn every_container(&self) -> impl Iterator<Item = &Container> {
-        self.containers.iter()
+        self.init_containers.iter().chain(&self.containers)
     }
 
-    /// What the containers ask for together.
+    /// What the containers ask for together: what runs side by side, or the most that is needed on the way there.
     #[must_use]
     pub fn requests(&self) -> Resources {
-        self.containers.iter().fold(Resources::default(), |sum, c| sum.plus(c.requests))
+        let mut beside = Resources::default();
+        let mut most = Resources::default();
+        for container in &self.init_containers {
+            if container.is_sidecar {
+                beside = beside.plus(container.requests);
+                most = most.max(beside);
+            } else {
+                most = most.max(beside.plus(container.requests));
+            }
+        }
+        self.containers.iter().fold(beside, |sum, c| sum.plus(c.requests)).max(most)
     }
 }
 
@@ -292,6 +305,35 @@ pub struct Container {
     pub liveness: Option<Probe>,
     /// Objects whose every key is a variable; what `env` says wins.
     pub env_from: Vec<EnvFrom>,
+    /// Decides when it has started: the other probes wait for that.
+    pub startup: Option<Probe>,
+    /// What is done once it has started.
+    pub post_start: Option<Hook>,
+    /// What is done before it is asked to end.
+    pub pre_stop: Option<Hook>,
+    /// Of an init container: it goes on beside the others instead of ending before them.
+    pub is_sidecar: bool,
+}
+
+/// Something that is done at a turn of a container's life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Runs a command in the container; exit code 0 is good.
+    Exec(Vec<String>),
+    /// Asks for a page; 200-399 is good.
+    HttpGet {
+        /// Path and query.
+        path: String,
+        /// Port number.
+        port: u32,
+        /// Host to ask, or empty for the pod's address.
+        host: String,
+    },
+    /// Waits.
+    Sleep {
+        /// So long.
+        ms: u64,
+    },
 }
 
 /// An object whose every key is a variable.
@@ -386,6 +428,12 @@ impl Resources {
         }
     }
 
+    /// The larger of each.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self { cpu_milli: self.cpu_milli.max(other.cpu_milli), memory_bytes: self.memory_bytes.max(other.memory_bytes) }
+    }
+
     /// What is left, never below zero.
     #[must_use]
     pub const fn minus(self, other: Self) -> Self {
@@ -411,6 +459,8 @@ pub struct Probe {
     pub success_threshold: u32,
     /// How many failures in a row turn it bad.
     pub failure_threshold: u32,
+    /// How long the stop of a container that it condemns may take, if not as long as its pod says.
+    pub grace_ms: Option<u64>,
 }
 
 /// What a probe does.
@@ -431,6 +481,13 @@ pub enum ProbeAction {
     TcpSocket {
         /// Port number.
         port: u32,
+    },
+    /// Asks by gRPC's health protocol; SERVING is good.
+    Grpc {
+        /// Port number.
+        port: u32,
+        /// The service that is asked about, or empty for the whole server.
+        service: String,
     },
 }
 

@@ -11,6 +11,7 @@ mod durability;
 mod etcd;
 mod exec;
 mod harness;
+mod lifecycle;
 mod local;
 mod logs;
 mod manifests;

@@ -15,7 +15,7 @@ use domain::object::{
 };
 use domain::spec::{
     AccessModes, Amount, AntiAffinity, BudgetBound, BudgetSpec, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec,
-    Container, EnvFrom, EnvValue, EnvVar, FieldFile, KeyFile, LocalSource, LocalVolume, Mount, NamedClaim,
+    Container, EnvFrom, EnvValue, EnvVar, FieldFile, Hook, KeyFile, LocalSource, LocalVolume, Mount, NamedClaim,
     PodManagement, Port, Probe, ProbeAction, Reclaim, Resources, Retention, ServicePort, ServiceSpec, SetSpec, Taint,
     TargetPort, Template, Toleration, UpdateStrategy, VolumeSpec,
 };
@@ -178,7 +178,8 @@ variants! {
         2: Config { 1: config, 2: items, 3: mode },
         3: Fields { 1: items, 2: mode },
     }
-    ProbeAction { 1: Exec(1: command), 2: HttpGet { 1: path, 2: port, 3: host }, 3: TcpSocket { 1: port } }
+    ProbeAction { 1: Exec(1: command), 2: HttpGet { 1: path, 2: port, 3: host }, 3: TcpSocket { 1: port }, 4: Grpc { 1: port, 2: service } }
+    Hook { 1: Exec(1: command), 2: HttpGet { 1: path, 2: port, 3: host }, 3: Sleep { 1: ms } }
 }
 
 words! {
@@ -199,12 +200,12 @@ record! {
     ClaimRetention { 1: when_deleted, 2: when_scaled }
     Template {
         1: hash, 2: labels, 3: annotations, 4: containers, 5: node_selector, 6: tolerations, 7: anti_affinity,
-        8: grace_ms, 9: volumes, 10: local_volumes,
+        8: grace_ms, 9: volumes, 10: local_volumes, 11: init_containers,
     }
     NamedClaim { 1: volume, 2: claim }
     Container {
         1: name, 2: image, 3: command, 4: args, 5: working_dir, 6: env, 7: ports, 8: requests, 9: limits, 10: mounts,
-        11: readiness, 12: liveness, 13: env_from,
+        11: readiness, 12: liveness, 13: env_from, 14: startup, 15: post_start, 16: pre_stop, 17: is_sidecar,
     }
     LocalVolume { 1: name, 2: source }
     KeyFile { 1: key, 2: path, 3: mode }
@@ -217,6 +218,7 @@ record! {
     Resources { 1: cpu_milli, 2: memory_bytes }
     Probe {
         1: action, 2: initial_delay_ms, 3: period_ms, 4: timeout_ms, 5: success_threshold, 6: failure_threshold,
+        7: grace_ms,
     }
     Toleration { 1: key, 2: value, 3: effect }
     Taint { 1: key, 2: value, 3: effect }
@@ -248,9 +250,9 @@ record! {
     }
     PodClaim { 1: volume, 2: claim }
     Binding { 1: node, 2: incarnation, 3: at_ms, 4: address }
-    PodStatus { 1: phase, 2: is_ready, 3: reason, 4: message, 5: started_at_ms, 6: containers }
+    PodStatus { 1: phase, 2: is_ready, 3: reason, 4: message, 5: started_at_ms, 6: containers, 7: init_containers }
     ContainerStatus {
-        1: name, 2: is_running, 3: is_ready, 4: restart_count, 5: pid, 6: runs, 7: last_exit, 8: reason,
+        1: name, 2: is_running, 3: is_ready, 4: restart_count, 5: pid, 6: runs, 7: last_exit, 8: reason, 9: is_starting,
     }
     Deletion { 1: at_ms, 2: grace_ms, 3: is_forced }
     Hold { 1: since, 2: at_ms, 3: node, 4: heard_at_ms }

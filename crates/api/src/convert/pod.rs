@@ -66,6 +66,7 @@ fn status_to_wire(state: &State, key: &Key, pod: &Pod) -> v1::PodStatus {
         host_ip: node.and_then(|node| node.info.get(&"address".into())).map(ToString::to_string).unwrap_or_default(),
         start_time: time_unless_zero(pod.status.started_at_ms),
         container_statuses: pod.status.containers.iter().map(container).collect(),
+        init_container_statuses: pod.status.init_containers.iter().map(container).collect(),
         incarnation: pod.incarnation.0,
         hold: pod.hold.as_ref().map(|hold| hold_to_wire(state, key, hold)),
     }
@@ -130,11 +131,15 @@ fn hold_to_wire(state: &State, key: &Key, hold: &Hold) -> v1::Hold {
 }
 
 fn container_to_wire(pod: &Pod, status: &ContainerStatus) -> v1::ContainerStatus {
-    let image = pod.template.containers.iter().find(|container| container.name == status.name);
+    let image = pod.template.every_container().find(|container| container.name == status.name);
     let ended = status.last_exit.map(ended);
+    let mut init_containers = pod.template.init_containers.iter();
+    // An init container that has run to its end does not come back.
+    let is_done = status.last_exit == Some(0)
+        && init_containers.any(|container| container.name == status.name && !container.is_sidecar);
     let is_over = match pod.status.phase {
         Phase::Succeeded | Phase::Failed => true,
-        Phase::Pending | Phase::Running => false,
+        Phase::Pending | Phase::Running => is_done,
     };
     let state = match (status.is_running, &ended) {
         (true, _) => v1::ContainerState {
@@ -156,7 +161,7 @@ fn container_to_wire(pod: &Pod, status: &ContainerStatus) -> v1::ContainerStatus
         image: image.map(|container| container.image.to_string()).unwrap_or_default(),
         image_id: status.runs.clone(),
         container_id: if status.pid == 0 { String::new() } else { format!("process://{}", status.pid) },
-        started: Some(status.is_running),
+        started: Some(status.is_running && !status.is_starting),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::check::{At, FieldError, once};
 use super::env::{env_from_wire, sources_from_wire};
 use super::local_volume;
-use super::probe::probe_from_wire;
+use super::probe::{hook_from_wire, probe_from_wire};
 use crate::name::{check_label, check_subdomain};
 use crate::quantity::{QuantityError, parse_bytes, parse_cpu_milli};
 use crate::v1;
@@ -33,8 +33,9 @@ pub(super) fn template_from_wire(
     let (volumes, mut local_volumes) = volumes_from_wire(&spec.volumes, at)?;
     // A claim takes the place of the template's volume of the same name (semantics A1-14).
     local_volumes.retain(|volume| !claims.contains(&volume.name.as_str()));
-    let containers = containers_from_wire(spec, claims, at)?;
-    let is_mounted = |claim: &str| containers.iter().any(|c| c.mounts.iter().any(|m| m.volume.as_str() == claim));
+    let (init_containers, containers) = containers_from_wire(spec, claims, at)?;
+    let all = || init_containers.iter().chain(&containers);
+    let is_mounted = |claim: &str| all().any(|c| c.mounts.iter().any(|m| m.volume.as_str() == claim));
     if let Some(unused) = claims.iter().position(|claim| !is_mounted(claim)) {
         let place = At::root("spec");
         let rule = format_args!("{:?} is mounted by no container", claims[unused]);
@@ -52,6 +53,7 @@ pub(super) fn template_from_wire(
         grace_ms: at.to("terminationGracePeriodSeconds").seconds(grace)?,
         volumes,
         local_volumes,
+        init_containers,
     })
 }
 
@@ -78,18 +80,47 @@ fn volumes_from_wire(wire: &[v1::Volume], at: At<'_>) -> Result<(Vec<NamedClaim>
     Ok((claims, locals))
 }
 
-fn containers_from_wire(spec: &v1::PodSpec, claims: &[&str], at: At<'_>) -> Result<Vec<Container>, FieldError> {
+/// The containers that run first, and the others.
+fn containers_from_wire(
+    spec: &v1::PodSpec,
+    claims: &[&str],
+    at: At<'_>,
+) -> Result<(Vec<Container>, Vec<Container>), FieldError> {
     if spec.containers.is_empty() {
         return Err(at.to("containers").refuse("must hold at least one"));
     }
     let mut seen = BTreeSet::new();
-    let mut containers = Vec::with_capacity(spec.containers.len());
+    let (mut init_containers, mut containers) = (Vec::new(), Vec::new());
+    for (index, container) in spec.init_containers.iter().enumerate() {
+        let at = at.item("initContainers", index);
+        once(&mut seen, &container.name, at.to("name"))?;
+        let is_sidecar = at.to("restartPolicy").word(&container.restart_policy, &[("", false), ("Always", true)])?;
+        refuse_watching(container, is_sidecar, at)?;
+        init_containers.push(Container { is_sidecar, ..container_from_wire(container, spec, claims, at)? });
+    }
     for (index, container) in spec.containers.iter().enumerate() {
         let at = at.item("containers", index);
         once(&mut seen, &container.name, at.to("name"))?;
+        if !container.restart_policy.is_empty() {
+            return Err(at.to("restartPolicy").refuse("may only be there in initContainers"));
+        }
         containers.push(container_from_wire(container, spec, claims, at)?);
     }
-    Ok(containers)
+    Ok((init_containers, containers))
+}
+
+/// Nobody watches a container that is to end by itself.
+fn refuse_watching(wire: &v1::Container, is_sidecar: bool, at: At<'_>) -> Result<(), FieldError> {
+    let there = [
+        ("lifecycle", wire.lifecycle.is_some()),
+        ("livenessProbe", wire.liveness_probe.is_some()),
+        ("readinessProbe", wire.readiness_probe.is_some()),
+        ("startupProbe", wire.startup_probe.is_some()),
+    ];
+    match there.into_iter().find(|(_, is_there)| *is_there && !is_sidecar) {
+        Some((field, _)) => Err(at.to(field).refuse("needs restartPolicy \"Always\" in an init container")),
+        None => Ok(()),
+    }
 }
 
 fn container_from_wire(
@@ -102,11 +133,24 @@ fn container_from_wire(
     at.to("imagePullPolicy").word(&wire.image_pull_policy, &policies)?;
     let ports = ports_from_wire(&wire.ports, at)?;
     let (requests, limits) = resources_from_wire(wire.resources.as_ref(), at.to("resources"))?;
-    let liveness_at = at.to("livenessProbe");
-    let liveness = probe_from_wire(wire.liveness_probe.as_ref(), &ports, liveness_at)?;
-    if liveness.as_ref().is_some_and(|probe| probe.success_threshold != 1) {
-        return Err(liveness_at.to("successThreshold").refuse("must be 1 for a liveness probe"));
+    let watching = |wire: Option<&v1::Probe>, at: At<'_>| {
+        let probe = probe_from_wire(wire, &ports, at)?;
+        match probe {
+            Some(probe) if probe.success_threshold != 1 => {
+                Err(at.to("successThreshold").refuse("must be 1 for a liveness or startup probe"))
+            }
+            probe => Ok(probe),
+        }
+    };
+    let liveness = watching(wire.liveness_probe.as_ref(), at.to("livenessProbe"))?;
+    let startup = watching(wire.startup_probe.as_ref(), at.to("startupProbe"))?;
+    let readiness_at = at.to("readinessProbe");
+    if wire.readiness_probe.as_ref().is_some_and(|probe| probe.termination_grace_period_seconds.is_some()) {
+        let rule = "may not be there in a readiness probe: it stops nothing";
+        return Err(readiness_at.to("terminationGracePeriodSeconds").refuse(rule));
     }
+    let empty = v1::Lifecycle::default();
+    let (lifecycle, hooks_at) = (wire.lifecycle.as_ref().unwrap_or(&empty), at.to("lifecycle"));
     Ok(Container {
         name: at.to("name").name(&wire.name, check_label)?,
         image: at.to("image").not_empty(&wire.image)?.into(),
@@ -117,8 +161,12 @@ fn container_from_wire(
         requests,
         limits,
         mounts: mounts_from_wire(wire, spec, claims, at)?,
-        readiness: probe_from_wire(wire.readiness_probe.as_ref(), &ports, at.to("readinessProbe"))?,
+        readiness: probe_from_wire(wire.readiness_probe.as_ref(), &ports, readiness_at)?,
         liveness,
+        startup,
+        post_start: hook_from_wire(lifecycle.post_start.as_ref(), &ports, hooks_at.to("postStart"))?,
+        pre_stop: hook_from_wire(lifecycle.pre_stop.as_ref(), &ports, hooks_at.to("preStop"))?,
+        is_sidecar: false,
         ports,
         env_from: sources_from_wire(&wire.env_from, at)?,
     })

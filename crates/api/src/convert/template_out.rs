@@ -3,7 +3,7 @@
 use super::check::labels_to_wire;
 use super::env::{env_to_wire, source_to_wire};
 use super::local_volume::local_volume_to_wire;
-use super::probe::probe_to_wire;
+use super::probe::{hook_to_wire, probe_to_wire};
 use super::set::number;
 use super::template::HOSTNAME_TOPOLOGY;
 use crate::quantity::{format_bytes, format_cpu_milli};
@@ -25,6 +25,7 @@ pub(super) fn template_to_wire(template: &Template) -> v1::PodTemplateSpec {
 pub(super) fn spec_to_wire(template: &Template) -> v1::PodSpec {
     v1::PodSpec {
         containers: template.containers.iter().map(container_to_wire).collect(),
+        init_containers: template.init_containers.iter().map(container_to_wire).collect(),
         node_selector: labels_to_wire(&template.node_selector),
         tolerations: template.tolerations.iter().map(toleration_to_wire).collect(),
         affinity: affinity_to_wire(&template.anti_affinity),
@@ -76,7 +77,18 @@ fn container_to_wire(container: &Container) -> v1::Container {
         working_dir: container.working_dir.clone(),
         image_pull_policy: String::new(),
         env_from: container.env_from.iter().map(source_to_wire).collect(),
+        lifecycle: lifecycle_to_wire(container),
+        startup_probe: container.startup.as_ref().map(probe_to_wire),
+        restart_policy: if container.is_sidecar { "Always" } else { "" }.to_owned(),
     }
+}
+
+fn lifecycle_to_wire(container: &Container) -> Option<v1::Lifecycle> {
+    let wire = v1::Lifecycle {
+        post_start: container.post_start.as_ref().map(hook_to_wire),
+        pre_stop: container.pre_stop.as_ref().map(hook_to_wire),
+    };
+    (wire != v1::Lifecycle::default()).then_some(wire)
 }
 
 fn resources_to_wire(requests: Resources, limits: Resources) -> Option<v1::ResourceRequirements> {

@@ -228,8 +228,8 @@ const MISTAKES: [(&str, &str, &str); 22] = [
     ),
     (
         "      containers:",
-        "      initContainers: []\n      containers:",
-        "f.yaml:21:7: `initContainers` is known to Kubernetes, not supported here (in spec.template.spec)",
+        "      ephemeralContainers: []\n      containers:",
+        "f.yaml:21:7: `ephemeralContainers` is known to Kubernetes, not supported here (in spec.template.spec)",
     ),
     (
         "      containers:",

@@ -9,9 +9,9 @@ use domain::id::{Fence, Incarnation, Key, Ordinal, Revision, ServerId, Uid};
 use domain::object::{ContainerStatus, Phase, PodClaim, PodStatus, Unplaced};
 use domain::spec::{
     AccessModes, Amount, AntiAffinity, BudgetBound, BudgetSpec, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec,
-    Container, EnvFrom, EnvValue, EnvVar, FieldFile, KeyFile, Labels, LocalSource, LocalVolume, Mount, NamedClaim,
-    PodManagement, Port, Probe, ProbeAction, Reclaim, Resources, Retention, ServicePort, ServiceSpec, SetSpec, Taint,
-    TargetPort, Template, Toleration, UpdateStrategy, VolumeSpec,
+    Container, EnvFrom, EnvValue, EnvVar, FieldFile, Hook, KeyFile, Labels, LocalSource, LocalVolume, Mount,
+    NamedClaim, PodManagement, Port, Probe, ProbeAction, Reclaim, Resources, Retention, ServicePort, ServiceSpec,
+    SetSpec, Taint, TargetPort, Template, Toleration, UpdateStrategy, VolumeSpec,
 };
 use std::sync::Arc;
 
@@ -34,6 +34,7 @@ fn probe(action: ProbeAction) -> Probe {
         timeout_ms: 2_000,
         success_threshold: 1,
         failure_threshold: 3,
+        grace_ms: None,
     }
 }
 
@@ -91,6 +92,10 @@ fn newer_template() -> Template {
     let mut template = template();
     let optional = ConfigRef { kind: ConfigKind::Secret, name: "keys".into(), is_optional: true };
     let container = &mut template.containers[0];
+    container.startup =
+        Some(Probe { grace_ms: Some(0), ..probe(ProbeAction::Grpc { port: 9_090, service: "s".to_owned() }) });
+    container.post_start = Some(Hook::HttpGet { path: "/up".to_owned(), port: 8_080, host: "h".to_owned() });
+    container.pre_stop = Some(Hook::Exec(words(&["sync"])));
     container.mounts[0].sub_path = "html".to_owned();
     container.env_from = vec![EnvFrom { prefix: "APP_".to_owned(), config: optional.clone() }];
     container.env.push(EnvVar {
@@ -99,6 +104,9 @@ fn newer_template() -> Template {
     });
     let resource = EnvValue::Resource { container: "web".into(), resource: "limits.memory".into(), divisor: 1 << 20 };
     container.env.push(EnvVar { name: "MEMORY_MB".into(), value: resource.clone() });
+    let sleep = Some(Hook::Sleep { ms: 5_000 });
+    let sidecar = Container { name: "proxy".into(), is_sidecar: true, pre_stop: sleep, ..Container::default() };
+    template.init_containers = vec![Container { name: "init".into(), ..Container::default() }, sidecar];
     let local = |name: &str, source| LocalVolume { name: name.into(), source };
     let key_file = KeyFile { key: "tls.key".into(), path: "tls/key".to_owned(), mode: Some(0) };
     let field_file = FieldFile { path: "memory".to_owned(), value: resource, mode: Some(0o400) };
@@ -236,7 +244,9 @@ pub(crate) fn pod_status() -> PodStatus {
             runs: "/usr/bin/serve".to_owned(),
             last_exit: Some(-9),
             reason: "Completed".into(),
+            ..ContainerStatus::default()
         }],
+        ..PodStatus::default()
     }
 }
 

@@ -95,10 +95,12 @@ fn wish(request: &LogsRequest) -> Result<LogsWish, Status> {
 }
 
 pub(super) fn container_of(key: &Key, pod: &Pod, wanted: &str) -> Result<String, Status> {
-    let mut names = pod.template.containers.iter().map(|container| container.name.as_str());
+    // The first of those that the pod is there for, where none is named; init containers only by their names.
+    let all = || pod.template.containers.iter().chain(&pod.template.init_containers);
+    let mut names = all().map(|container| container.name.as_str());
     let found = if wanted.is_empty() { names.next() } else { names.find(|name| *name == wanted) };
     found.map(str::to_owned).ok_or_else(|| {
-        let names: Vec<_> = pod.template.containers.iter().map(|container| container.name.as_str()).collect();
+        let names: Vec<_> = all().map(|container| container.name.as_str()).collect();
         let rule = format!("pod {} has no container {wanted}; it has {}", key.name, names.join(", "));
         status::invalid("container", &rule)
     })

@@ -3,7 +3,7 @@
 
 use super::machine::Machine;
 use super::{Event, World, ledger};
-use agent_core::{AgentCore, Config, Input, Ledger, Output, ProbeKind};
+use agent_core::{AgentCore, Config, HookKind, Input, Ledger, Output, ProbeKind};
 use domain::agent::{AssignedPod, AssignedVolume, ToAgent, VolumeRemoval};
 use domain::id::{Name, Uid};
 use std::collections::{BTreeMap, VecDeque};
@@ -97,6 +97,7 @@ pub(super) enum Deed {
     Start { pod: Arc<AssignedPod>, container: Name, attempt: u32 },
     Stop { container: Name, grace_ms: u64 },
     Probe { container: Name, attempt: u32, kind: ProbeKind },
+    Hook { container: Name, attempt: u32, kind: HookKind },
     Clean,
 }
 
@@ -241,6 +242,10 @@ impl World<'_> {
             }
             Output::RunProbe { uid, container, attempt, kind, probe: _ } => {
                 self.hand(node, uid, Deed::Probe { container, attempt, kind });
+            }
+            // Simulated containers have no hooks; one that had would be done with it at once.
+            Output::RunHook { uid, container, attempt, kind, .. } => {
+                self.hand(node, uid, Deed::Hook { container, attempt, kind });
             }
             Output::KillPod { uid } | Output::CleanPod { uid } => self.hand(node, uid, Deed::Clean),
             Output::RemoveVolume(removal) => self.begin_removal(node, removal),

@@ -53,7 +53,7 @@ impl World<'_> {
             && let Some(deed) = task.deeds.pop_front()
         {
             let duration = match &deed {
-                Deed::Attach { .. } | Deed::Place { .. } => ATTACH_MS,
+                Deed::Attach { .. } | Deed::Place { .. } | Deed::Hook { .. } => ATTACH_MS,
                 Deed::Start { .. } => START_MS,
                 Deed::Clean => CLEAN_MS,
                 Deed::Stop { container, grace_ms } => {
@@ -87,6 +87,9 @@ impl World<'_> {
                 self.give_agent(node, input);
             }
             Deed::Place { volume } => self.give_agent(node, Input::VolumePlaced { uid, volume, result: Ok(()) }),
+            Deed::Hook { container, attempt, kind } => {
+                self.give_agent(node, Input::HookDone { uid, container, attempt, kind, result: Ok(()) });
+            }
             Deed::Clean => self.clean(node, uid),
             Deed::Stop { .. } | Deed::Probe { .. } => {}
         }
@@ -319,7 +322,7 @@ impl World<'_> {
         let process = machine.pid_of(uid, &container).and_then(|pid| machine.processes.get(&pid));
         let is_ok = process.is_some_and(|process| match kind {
             ProbeKind::Readiness => process.ready_at_ms <= self.now_ms && (self.is_calm || !process.never_ready),
-            ProbeKind::Liveness => true,
+            ProbeKind::Liveness | ProbeKind::Startup => true,
         });
         let message = if is_ok { String::new() } else { "it says no".to_owned() };
         let result = ProbeResult { is_ok, message };

@@ -1,0 +1,95 @@
+//! The turns of a pod's life: init containers, sidecars, hooks and startup probes, with real processes.
+
+use crate::harness::Cluster;
+use crate::sandbox::sandboxes;
+
+/// Every turn leaves a line in the scratch volume, which the sidecar keeps saying.
+const TURNS: &str = "apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: turns}
+spec:
+  serviceName: turns
+  replicas: 1
+  selector:
+    matchLabels: {app: turns}
+  template:
+    metadata:
+      labels: {app: turns}
+    spec:
+      terminationGracePeriodSeconds: 20
+      initContainers:
+      - name: twice
+        image: busybox
+        command: [sh, -c, 'cd ${HOLDFAST_MOUNT_SCRATCH}; echo init >> turns; test $(grep -c init turns) = 2']
+        volumeMounts: [{name: scratch, mountPath: /scratch}]
+      - name: beside
+        image: busybox
+        restartPolicy: Always
+        command:
+        - sh
+        - -c
+        - 'cd ${HOLDFAST_MOUNT_SCRATCH}; echo beside >> turns; trap \"echo last; cat turns; exit 0\" TERM; while :; do sleep 0.1; done'
+        volumeMounts: [{name: scratch, mountPath: /scratch}]
+      containers:
+      - name: main
+        image: busybox
+        command:
+        - sh
+        - -c
+        - 'cd ${HOLDFAST_MOUNT_SCRATCH}; echo main >> turns; trap \"echo asked >> turns; exit 0\" TERM; while :; do sleep 0.1; done'
+        lifecycle:
+          postStart: {exec: {command: [sh, -c, 'echo hooked >> ${HOLDFAST_MOUNT_SCRATCH}/turns']}}
+          preStop: {exec: {command: [sh, -c, 'echo parting >> ${HOLDFAST_MOUNT_SCRATCH}/turns']}}
+        startupProbe: {exec: {command: [sh, -c, 'grep -q hooked ${HOLDFAST_MOUNT_SCRATCH}/turns']}, periodSeconds: 1}
+        volumeMounts: [{name: scratch, mountPath: /scratch}]
+      volumes:
+      - {name: scratch, emptyDir: {}}
+      - {name: log, emptyDir: {}}
+";
+
+#[track_caller]
+fn a_pod_takes_its_turns(cluster: &Cluster) {
+    cluster.apply(&cluster.file("turns.yaml", TURNS));
+    cluster.wait_ready(&["turns-0"]);
+    let listed = cluster.ok(&["get", "pod", "turns-0"]);
+    assert!(listed.contains("2/2") && listed.contains("Running"), "a sidecar counts: {listed}");
+    let init = cluster.field("pod", "turns-0", "/status/initContainerStatuses/0").expect("it is told");
+    assert_eq!((&init["state"]["terminated"]["reason"], &init["restartCount"]), (&"Completed".into(), &1.into()));
+    let described = cluster.ok(&["describe", "pod", "turns-0"]);
+    assert!(described.contains("Init Containers:"), "{described}");
+
+    // The sidecar ends last, and says what the others have written.
+    let follow = cluster
+        .command(&["logs", "turns-0", "-c", "beside", "-f"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    cluster.ok(&["delete", "pod", "turns-0"]);
+    let said = follow.wait_with_output().expect("it ends with the container");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let turns: Vec<&str> = said.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(turns, ["last", "init", "init", "beside", "main", "hooked", "parting", "asked"], "{said}");
+}
+
+#[test]
+fn plain_processes_take_their_turns() {
+    a_pod_takes_its_turns(&Cluster::up_with(&["--agent-argument=--runtime=process"]));
+}
+
+#[test]
+fn sandboxes_take_their_turns() {
+    if let Some(cluster) = sandboxes() {
+        a_pod_takes_its_turns(&cluster);
+    }
+}
+
+#[test]
+fn an_init_container_that_fails_holds_up_the_others() {
+    let cluster = Cluster::up();
+    let never = TURNS.replace("= 2", "= 0");
+    cluster.apply(&cluster.file("turns.yaml", &never));
+    cluster.wait("it is said", || cluster.run(&["get", "pod", "turns-0"]).stdout.contains("Init:CrashLoopBackOff"));
+    assert_eq!(cluster.field("pod", "turns-0", "/status/phase"), Some("Pending".into()));
+    let waiting = cluster.field("pod", "turns-0", "/status/containerStatuses/0/state/waiting/reason");
+    assert_eq!(waiting, Some("PodInitializing".into()));
+}
