@@ -37,6 +37,7 @@ mod port_forward;
 mod print;
 mod resource;
 mod rollout;
+mod scenario;
 mod sim;
 
 /// Changes are many small pieces of memory, made by one thread and freed by another.

@@ -304,7 +304,7 @@ impl Control {
                 }
                 continue;
             }
-            match leader.submit(call, self.at.wall_ms) {
+            match leader.submit(call, self.at) {
                 Submitted::Batch(payload) => payloads.push(payload),
                 Submitted::Attached => {}
                 Submitted::Settled(waiter, answer) => self.answer_confirmed(waiter, answer),

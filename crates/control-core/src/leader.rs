@@ -2,6 +2,7 @@
 
 use crate::io::Reply;
 use crate::lease::{Leases, Moment};
+use crate::log_time::LogTime;
 use bytes::Bytes;
 use domain::id::NodeName;
 use domain::{Batch, Command, Draft, Outcome, Rejection, Request, State};
@@ -74,16 +75,24 @@ pub(crate) struct Leader {
     draft: Option<Draft>,
     in_flight: VecDeque<InFlight>,
     pub(crate) leases: Leases,
+    time: LogTime,
 }
 
 impl Leader {
     pub(crate) fn new(term: u64, silence_max_ms: u64, at: Moment) -> Self {
-        Self { term, draft: None, in_flight: VecDeque::new(), leases: Leases::new(silence_max_ms, at) }
+        Self {
+            term,
+            draft: None,
+            in_flight: VecDeque::new(),
+            leases: Leases::new(silence_max_ms, at),
+            time: LogTime::new(at),
+        }
     }
 
     /// Begins to decide: everything that was committed before this term is in `state`.
     pub(crate) fn begin(&mut self, state: &State) {
         self.draft = Some(Draft::new(state.clone()));
+        self.time.follow(state.at_ms);
         self.watch_nodes(state);
     }
 
@@ -106,10 +115,11 @@ impl Leader {
     }
 
     /// Decides a request.
-    pub(crate) fn submit(&mut self, call: Call, wall_ms: u64) -> Submitted {
+    pub(crate) fn submit(&mut self, call: Call, at: Moment) -> Submitted {
+        let at_ms = self.time.at_ms(at);
         let Call { waiter, request } = call;
         let draft = self.draft.as_mut().expect("invariant: asked only when it may decide");
-        let answer = match draft.submit(&request, wall_ms) {
+        let answer = match draft.submit(&request, at_ms) {
             Ok(Outcome::Committed(batch)) => {
                 let payload = Bytes::from(api::codec::encode(&batch));
                 self.in_flight.push_back(InFlight { batch, waiter, answers: Vec::new() });

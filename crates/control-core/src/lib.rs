@@ -8,6 +8,7 @@ mod control;
 mod io;
 mod leader;
 mod lease;
+mod log_time;
 mod read;
 mod session;
 pub mod watch;

@@ -126,6 +126,11 @@ fn explain_pod(state: &State, key: &Key, pod: &Pod) -> Explanation {
         }
         return Explanation { sentence, since_ms: Some(pod.meta.created_at_ms), ..Explanation::default() };
     }
+    if pod.is_ready() && !pod.is_available {
+        let wanted_ms = state.sets.get(&pod_set(key, pod)).map_or(0, |set| set.spec.min_ready_ms);
+        let sentence = format!("pod {name} is Ready, and counts once it has been so for {}", seconds(wanted_ms));
+        return Explanation { sentence, since_ms: Some(pod.ready_at_ms), ..Explanation::default() };
+    }
     if pod.is_ready() {
         let sentence = format!("pod {name} is Ready; nothing is in its way");
         return Explanation { sentence, since_ms: Some(pod.ready_at_ms), ..Explanation::default() };
@@ -143,6 +148,10 @@ fn explain_pod(state: &State, key: &Key, pod: &Pod) -> Explanation {
         exits: vec![Exit::ReadLogs(key.clone())],
         ..Explanation::default()
     }
+}
+
+fn pod_set(key: &Key, pod: &Pod) -> Key {
+    Key { namespace: key.namespace.clone(), name: pod.set.clone() }
 }
 
 fn explain_hold(state: &State, key: &Key, pod: &Pod, hold: &Hold) -> Explanation {

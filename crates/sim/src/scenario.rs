@@ -45,6 +45,35 @@ pub struct Setup {
     pub watch_events_max: usize,
 }
 
+impl Setup {
+    /// A cluster in which nothing breaks by itself.
+    #[must_use]
+    pub const fn plain(seed: u64) -> Self {
+        Self {
+            seed,
+            servers: 3,
+            nodes: 3,
+            clients: 1,
+            watchers: 1,
+            faults_ms: 60_000,
+            calm_ms: 600_000,
+            network: Network { delay_ms: (1, 5), loss_permille: 0, duplicate_permille: 0, stray_permille: 0 },
+            pods: Pods {
+                crash_permille: 0,
+                unready_permille: 0,
+                stubborn_permille: 0,
+                failure_permille: 0,
+                write_ms: (500, 2_000),
+            },
+            drift_ppm_max: 0,
+            skew_ms_max: 0,
+            snapshot_entries: 200,
+            segment_bytes: 64 << 10,
+            watch_events_max: 1_000,
+        }
+    }
+}
+
 /// How messages travel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {

@@ -9,6 +9,7 @@ use crate::print;
 use clap::Args;
 use sim::scenario::Scenario;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How many seeds are tried when nothing else is said.
@@ -26,6 +27,9 @@ pub(crate) struct Sim {
     /// Try seeds for so long.
     #[arg(long, value_name = "MINUTES")]
     minutes: Option<f64>,
+    /// Run the steps of a file instead of those drawn from the seed.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "minutes"])]
+    scenario: Option<PathBuf>,
     /// Print what happens in the run of one seed, line by line.
     #[arg(long)]
     trace: bool,
@@ -44,6 +48,10 @@ pub(crate) struct Sim {
 pub(crate) fn run(args: &Sim) -> Result<(), CliError> {
     // A brain that panics is a finding, and is reported as one.
     std::panic::set_hook(Box::new(|_| {}));
+    if let Some(file) = &args.scenario {
+        let scenario = crate::scenario::load(file, args.seed)?;
+        return one(args, scenario.setup.seed, scenario);
+    }
     let single = args.seed.filter(|_| args.seeds.is_none() && args.minutes.is_none());
     if let Some(seed) = single {
         return one(args, seed, sim::generate::scenario(seed));

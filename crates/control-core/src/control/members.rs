@@ -85,7 +85,7 @@ impl Control {
             }
         }
         let leader = self.leader.as_mut().expect("invariant: just seen");
-        match leader.submit(call, self.at.wall_ms) {
+        match leader.submit(call, self.at) {
             Submitted::Batch(payload) => self.raft_inputs.push(ReplicaInput::ChangeMembers { change, payload }),
             Submitted::Attached => {}
             Submitted::Settled(waiter, answer) => self.answer_confirmed(waiter, answer),

@@ -66,8 +66,13 @@ impl DataContinuity {
             ));
         }
         *lines = line;
-        if let Some((claim, _)) = scene.log.state().volumes.get(volume).and_then(|record| record.claim.clone()) {
-            self.homes.insert(claim, volume.clone());
+        // A pod that nobody can stop may go on writing for a claim that is over: that is no home.
+        let state = scene.log.state();
+        let claim = state.volumes.get(volume).and_then(|record| record.claim.as_ref());
+        let current =
+            claim.and_then(|(claim, uid)| state.claims.get_key_value(claim).filter(|(_, c)| c.meta.uid == *uid));
+        if let Some((claim, _)) = current {
+            self.homes.insert(claim.clone(), volume.clone());
         }
         Ok(())
     }

@@ -137,6 +137,7 @@ impl Story {
             machine_id: format!("machine-{node}").into(),
             capacity: Resources { cpu_milli: 4_000, memory_bytes: 1 << 33 },
             pods_max: 110,
+            info: Labels::from([(domain::driver::feature(domain::driver::DRIVER_FENCED), "on".into())]),
             ..Registration::default()
         };
         let here = NodeName::new(node);

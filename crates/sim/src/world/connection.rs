@@ -307,6 +307,9 @@ impl World<'_> {
             self.send(number, Packet::End { is_up: true });
             self.send(number, Packet::End { is_up: false });
         }
+        if let Process::Server(number) = target {
+            self.tell_peers_gone(number);
+        }
     }
 
     /// Each end asks the other; one that gets no answer for long gives up.

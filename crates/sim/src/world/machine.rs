@@ -203,6 +203,8 @@ impl World<'_> {
         let Some(machine) = self.machines.get_mut(&number) else { return };
         let Some(agent) = machine.agent.take() else { return };
         machine.life += 1;
+        // The graces were the agent's to measure.
+        machine.processes.values_mut().for_each(|process| process.kill_at_ms = None);
         let node = machine.name.clone();
         self.tell(What::AgentDied { node });
         self.drop_agent_ends(number, true);

@@ -210,6 +210,7 @@ impl<'w> World<'w> {
             && self.violation.is_none()
             && let Some((at_ms, event)) = self.queue.take()
         {
+            assert!(self.now_ms <= at_ms, "an event was planned for the past: {event:?}");
             self.now_ms = at_ms;
             self.dispatch(event);
         }

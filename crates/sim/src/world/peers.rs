@@ -64,6 +64,17 @@ impl World<'_> {
         }
     }
 
+    /// The streams of a server to its peers end: each of them hears of it that can be reached.
+    pub(super) fn tell_peers_gone(&mut self, number: u64) {
+        for peer in self.servers.keys().copied().filter(|peer| *peer != number).collect::<Vec<_>>() {
+            if self.links.is_open(Place::server(number), Place::server(peer)) {
+                let delay_ms = self.draw_delay(Place::server(number), Place::server(peer));
+                let input = Input::PeerGone { peer: number };
+                self.after(delay_ms, Event::Server(peer, None, ServerEvent::Input(input)));
+            }
+        }
+    }
+
     /// What was stuck in links that are open again goes on.
     pub(super) fn release_late(&mut self) {
         let stuck = std::mem::take(&mut self.peers.late);

@@ -324,6 +324,7 @@ impl World<'_> {
             for watcher in running.watches.into_keys() {
                 self.break_watch(watcher, number);
             }
+            self.tell_peers_gone(number);
         }
         self.drop_server_ends(number, is_heard);
     }
