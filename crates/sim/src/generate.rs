@@ -158,7 +158,9 @@ fn operation(chance: &mut Chance, setup: &Setup) -> Operation {
         65..=68 => Operation::Cordon { node },
         69..=74 => Operation::Uncordon { node },
         75..=79 => Operation::RemoveNode { node },
-        80..=89 => Operation::Read { stale: false },
+        80 => Operation::AddServer,
+        81 => Operation::RemoveServer { pick },
+        82..=89 => Operation::Read { stale: false },
         _ => Operation::Read { stale: coin },
     }
 }

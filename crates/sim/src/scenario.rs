@@ -242,6 +242,10 @@ pub enum Operation {
     Uncordon { node: u64 },
     /// A node is gone, a person says.
     RemoveNode { node: u64 },
+    /// One server more, with an empty disk.
+    AddServer,
+    /// One server less: one that lost its disk, if there is one.
+    RemoveServer { pick: u64 },
     /// Look at the state.
     Read { stale: bool },
 }

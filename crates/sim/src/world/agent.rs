@@ -274,14 +274,15 @@ impl World<'_> {
 
     /// The loop of `session::run`: the leader that was named, or the next server in turn.
     fn connect_somewhere(&mut self, node: u64, life: u64) {
-        let server_count = self.setup.servers;
+        let known = self.known_servers();
         let Some(agent) = self.agent(node) else { return };
         let connector = &mut agent.connector;
-        connector.target = match connector.named.take().filter(|named| (1..=server_count).contains(named)) {
+        connector.target = match connector.named.take().filter(|named| known.contains(named)) {
             Some(named) => named,
             None => {
                 connector.turn += 1;
-                connector.turn % server_count + 1
+                let turn = usize::try_from(connector.turn % known.len().max(1) as u64).unwrap_or(0);
+                known.get(turn).copied().unwrap_or(1)
             }
         };
         connector.heard_count = 0;

@@ -29,6 +29,7 @@ impl World<'_> {
         for process in self.frozen.keys().copied().collect::<Vec<_>>() {
             self.thaw(process);
         }
+        self.end_removed_servers();
         self.mend_everything();
         self.tell(What::Calm);
         self.undo_what_people_did();

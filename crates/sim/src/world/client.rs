@@ -63,6 +63,21 @@ impl World<'_> {
         self.clients.values().all(|client| client.active.is_none() && client.waiting.is_empty())
     }
 
+    /// Whether somebody is about to remove a server.
+    pub(super) fn is_group_shrinking(&self) -> bool {
+        let questions = self.clients.values().filter_map(|client| Some(&client.active.as_ref()?.question));
+        questions.into_iter().any(|question| match question {
+            Question::Change(request) => matches!(request.command, domain::Command::RemoveServer { .. }),
+            Question::Read { .. } => false,
+        })
+    }
+
+    /// Any of the servers that people and agents know of.
+    pub(super) fn draw_server(&mut self) -> u64 {
+        let known = self.known_servers();
+        self.chances.clients.pick(&known).copied().unwrap_or(1)
+    }
+
     /// Nobody begins anything new.
     pub(super) fn quiet_clients(&mut self) {
         self.clients.values_mut().for_each(|client| client.waiting.clear());
@@ -80,12 +95,13 @@ impl World<'_> {
             return;
         }
         let state = self.newest_state().unwrap_or_default();
+        let gone: Vec<u64> = self.servers.iter().filter(|(_, server)| server.is_gone).map(|(id, _)| *id).collect();
         let patience_ms = self.chances.clients.between(PATIENCE_MS.0..=PATIENCE_MS.1);
         let until_ms = self.now_ms + patience_ms;
         let Some(client) = self.clients.get_mut(&number) else { return };
         while let Some(operation) = client.waiting.pop_front() {
             let count = client.operation_count + 1;
-            let Some(question) = workload::question(&operation, &state, number, count) else { continue };
+            let Some(question) = workload::question(&operation, &state, &gone, number, count) else { continue };
             client.operation_count = count;
             client.active = Some(Active { operation: count, question: question.clone(), call: 0, until_ms });
             self.tally("operation");
@@ -142,7 +158,7 @@ impl World<'_> {
 
     fn try_again(&mut self, number: u64) {
         let goes_elsewhere = self.chances.clients.hits(ELSEWHERE_PERMILLE);
-        let elsewhere = self.chances.clients.between(1..=self.setup.servers);
+        let elsewhere = self.draw_server();
         let Some(client) = self.clients.get_mut(&number) else { return };
         if goes_elsewhere {
             client.server = elsewhere;

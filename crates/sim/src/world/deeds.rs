@@ -209,8 +209,7 @@ impl World<'_> {
         let owner = target.to_string().into();
         match target {
             Process::Server(number) => {
-                let lost_count = self.servers.values().filter(|server| server.is_gone).count() as u64;
-                if (self.setup.servers - 1) / 2 <= lost_count {
+                if !self.may_lose(number) {
                     return;
                 }
                 self.stop_server(number, false);
@@ -229,6 +228,15 @@ impl World<'_> {
                 self.after(1_000, Event::Boot(number));
             }
         }
+    }
+
+    /// Whether the others are a majority of the group, also if it is about to get smaller.
+    fn may_lose(&self, number: u64) -> bool {
+        let Some(state) = self.newest_state() else { return false };
+        let voters = || state.servers.iter().filter(|(_, server)| server.is_voter).map(|(id, _)| id.0);
+        let is_gone = |id: u64| id == number || self.servers.get(&id).is_none_or(|server| server.is_gone);
+        let left_count = voters().filter(|id| !is_gone(*id)).count();
+        !self.is_group_shrinking() && voters().count() / 2 < left_count
     }
 
     fn crash_pod(&mut self, pick: u64) {

@@ -12,7 +12,7 @@ use consensus::Retention;
 use control_core::watch::Ring;
 use control_core::{AppliedBatch, CallError, Config, Control, Input, Output, Recovered, Reply, SnapshotBytes};
 use domain::State;
-use domain::id::Revision;
+use domain::id::{Name, Revision, ServerId};
 use journal::testing::MemDisk;
 use journal::{Journal, Ledger, Options, Seq, SnapshotStore};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -250,7 +250,33 @@ impl World<'_> {
             running: None,
         };
         self.servers.insert(number, server);
-        self.queue.put(0, Event::Supervise(Process::Server(number)));
+        self.after(0, Event::Supervise(Process::Server(number)));
+    }
+
+    /// The servers that people and agents know of.
+    pub(super) fn known_servers(&self) -> Vec<u64> {
+        self.servers.iter().filter(|(_, server)| !server.is_gone).map(|(number, _)| *number).collect()
+    }
+
+    /// A person starts the servers that were added to the group, a little later.
+    fn plan_new_servers(&mut self, members: &BTreeMap<u64, Name>) {
+        for number in members.keys().filter(|number| !self.servers.contains_key(number)).copied().collect::<Vec<_>>() {
+            self.add_server(number);
+            self.tally("server added");
+        }
+    }
+
+    /// Servers that were removed while nobody could tell them so are ended by whoever removed them.
+    pub(super) fn end_removed_servers(&mut self) {
+        let Some(state) = self.newest_state().filter(|state| !state.servers.is_empty()) else { return };
+        for number in self.servers.keys().copied().collect::<Vec<_>>() {
+            if !state.servers.contains_key(&ServerId(number)) {
+                self.stop_server(number, true);
+                if let Some(server) = self.servers.get_mut(&number) {
+                    server.is_gone = true;
+                }
+            }
+        }
     }
 
     pub(super) fn is_running(&self, number: u64) -> bool {
@@ -473,8 +499,9 @@ impl World<'_> {
                     self.close_server_end(session);
                 }
             }
-            Output::ServersChanged { servers: _ } => {}
+            Output::ServersChanged { servers } => self.plan_new_servers(&servers),
             Output::Removed => {
+                self.tally("server removed");
                 if let Some(server) = self.servers.get_mut(&number) {
                     server.is_gone = true;
                 }

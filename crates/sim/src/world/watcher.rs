@@ -104,7 +104,7 @@ impl World<'_> {
     /// Tries another server a little later.
     fn leave_server(&mut self, number: u64) {
         let pause_ms = self.chances.clients.between(PAUSE_MS.0..=PAUSE_MS.1);
-        let elsewhere = self.chances.clients.between(1..=self.setup.servers);
+        let elsewhere = self.draw_server();
         let watch = self.draw_number();
         let Some(watcher) = self.watchers.get_mut(&number) else { return };
         (watcher.server, watcher.watch) = (elsewhere, watch);

@@ -3,7 +3,7 @@
 use crate::history::Question;
 use crate::scenario::Operation;
 use domain::driver::DRIVER_DIR;
-use domain::id::{ClassName, Key, Name, NodeName, Ordinal};
+use domain::id::{ClassName, Key, Name, NodeName, Ordinal, ServerId};
 use domain::spec::{
     AccessModes, Amount, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec, Container, EnvValue, EnvVar, Labels,
     Mount, PodManagement, Probe, Reclaim, Resources, Retention, SetSpec, Template, UpdateStrategy,
@@ -17,16 +17,22 @@ const NAMESPACE: &str = "default";
 const VOLUME: &str = "data";
 
 /// The question of an operation, if there is anything to ask it about.
-pub(super) fn question(operation: &Operation, state: &State, client: u64, count: u64) -> Option<Question> {
+pub(super) fn question(
+    operation: &Operation,
+    state: &State,
+    gone: &[u64],
+    client: u64,
+    count: u64,
+) -> Option<Question> {
     if let Operation::Read { stale } = operation {
         return Some(Question::Read { stale: *stale });
     }
-    let command = command(operation, state)?;
+    let command = command(operation, state, gone)?;
     let id = Some(format!("c{client}-{count}").into());
     Some(Question::Change(Arc::new(Request { actor: "user".into(), id, expected: None, command })))
 }
 
-fn command(operation: &Operation, state: &State) -> Option<Command> {
+fn command(operation: &Operation, state: &State, gone: &[u64]) -> Option<Command> {
     let set_key = |set: &String| Key::new(NAMESPACE, set);
     Some(match operation {
         Operation::ApplyClass => class(),
@@ -69,8 +75,21 @@ fn command(operation: &Operation, state: &State) -> Option<Command> {
             Command::UncordonNode { node: node_name(*node) }
         }
         Operation::RemoveNode { node } => Command::RemoveNode { node: node_name(*node) },
+        Operation::AddServer => {
+            // Where it is does not matter here, as long as nobody else is there.
+            let address = format!("{}:7000", state.last_server.next().name()).into();
+            Command::AddServer { server: None, address }
+        }
+        Operation::RemoveServer { pick } => Command::RemoveServer { server: removable(state, gone, *pick)? },
         Operation::Read { .. } => return None,
     })
+}
+
+/// A server that is gone, or else any: whoever removes servers knows which ones still run.
+fn removable(state: &State, gone: &[u64], pick: u64) -> Option<ServerId> {
+    let all: Vec<ServerId> = state.servers.keys().copied().collect();
+    let any = usize::try_from(pick.checked_rem(all.len() as u64)?).ok()?;
+    all.iter().find(|server| gone.contains(&server.0)).or_else(|| all.get(any)).copied()
 }
 
 fn node_name(number: u64) -> NodeName {
