@@ -37,6 +37,7 @@ pub mod name;
 pub mod patch;
 pub mod quantity;
 pub mod reason;
+pub mod routes;
 pub mod time;
 mod wire;
 

@@ -22,7 +22,7 @@ fn every_service_is_published() {
         [
             "holdfast.internal.v1.Agents: Connect Tunnel Names",
             "holdfast.internal.v1.Peer: Raft Snapshot Propose Tunnel",
-            "holdfast.v1.Cluster: Status Commit CommitMany",
+            "holdfast.v1.Cluster: Status Commit CommitMany ListMembers AddMember RemoveMember TransferLeader",
             "holdfast.v1.Configs: ApplyConfigMap GetConfigMap ListConfigMaps DeleteConfigMap ApplySecret GetSecret \
              ListSecrets DeleteSecret",
             "holdfast.v1.Disruptions: Apply Get List Delete",

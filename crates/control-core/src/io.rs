@@ -251,7 +251,7 @@ pub enum Output {
     /// The servers are these from now on, or are reached elsewhere.
     ServersChanged {
         /// All of them, with their addresses; empty where one has not been said yet.
-        servers: BTreeMap<u64, Name>,
+        servers: BTreeMap<u64, String>,
     },
     /// This server does not belong to the control plane any more, and never will again: it is to end.
     Removed,

@@ -14,10 +14,18 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Its own directory: journal and snapshots.
     pub data_dir: PathBuf,
-    /// Where this server reaches each server of the group, itself included: `host:port`.
+    /// The numbers of the servers that the group began with, the same on all of them for ever.
+    pub founders: Vec<u64>,
+    /// Where this server reaches others, where that is not what they say of themselves: `host:port`.
     pub peers: BTreeMap<u64, String>,
-    /// Where clients are told to reach each server, if elsewhere than `peers`.
-    pub advertised: BTreeMap<u64, String>,
+    /// A file with more of these, `ID=HOST:PORT` in each line, which goes before them and is read again whenever the
+    /// servers change.
+    pub routes: Option<PathBuf>,
+    /// Where others reach this server, if elsewhere than `listen`.
+    pub advertised: Option<String>,
+    /// Servers of a running cluster, `host:port`. A server with an empty directory asks them to be added, and is given
+    /// its number.
+    pub join: Vec<String>,
     /// The cluster's name: the same on all servers, and never that of another cluster.
     pub cluster_id: String,
     /// The length of a tick.
@@ -45,15 +53,18 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
-    /// The usual timing and limits.
+    /// The usual timing and limits. The servers of `peers`, this one among them, are those that the group begins with.
     #[must_use]
     pub fn new(id: u64, listen: SocketAddr, data_dir: PathBuf, peers: BTreeMap<u64, String>, cluster_id: &str) -> Self {
         Self {
             id,
             listen,
             data_dir,
+            founders: peers.keys().copied().collect(),
             peers,
-            advertised: BTreeMap::new(),
+            routes: None,
+            advertised: None,
+            join: Vec::new(),
             cluster_id: cluster_id.to_owned(),
             tick_ms: 50,
             election_ticks: 10,
@@ -72,14 +83,21 @@ impl ServerConfig {
     /// Refuses what cannot work.
     pub(crate) fn check(&self) -> Result<(), ServerError> {
         let refuse = |rule: &str| Err(ServerError::Config { rule: rule.to_owned() });
-        if self.id == 0 {
-            return refuse("the server's number must not be 0");
+        if self.join.is_empty() {
+            if self.id == 0 {
+                return refuse("the server's number must not be 0");
+            }
+            if !self.founders.contains(&self.id) {
+                return refuse("the server itself must be among the first servers, or join a running cluster");
+            }
+            if self.cluster_id.is_empty() {
+                return refuse("the cluster must have a name");
+            }
         }
-        if !self.peers.contains_key(&self.id) {
-            return refuse("the server itself must be among the peers");
-        }
-        if self.cluster_id.is_empty() {
-            return refuse("the cluster must have a name");
+        if self.advertised.is_none() && (self.listen.ip().is_unspecified() || self.listen.port() == 0) {
+            return refuse(
+                "it must be said where others reach a server that listens everywhere: --advertise HOST:PORT",
+            );
         }
         if self.tick_ms == 0 || self.election_ticks <= self.peer_heartbeat_ticks || self.peer_heartbeat_ticks == 0 {
             return refuse("ticks must be longer than 0, and an election must wait for more than one sign of life");
@@ -90,14 +108,13 @@ impl ServerConfig {
         Ok(())
     }
 
-    /// Where clients reach a server.
-    pub(crate) fn client_address(&self, id: u64) -> Option<&String> {
-        self.advertised.get(&id).or_else(|| self.peers.get(&id))
+    /// Where others reach this server.
+    pub(crate) fn own_address(&self) -> String {
+        self.advertised.clone().unwrap_or_else(|| self.listen.to_string())
     }
 
     /// What the core needs of it.
     pub(crate) fn for_core(&self, seed: u64) -> control_core::Config {
-        let voters = self.peers.keys().copied().collect();
         control_core::Config {
             election_ticks: self.election_ticks,
             peer_heartbeat_ticks: self.peer_heartbeat_ticks,
@@ -106,7 +123,7 @@ impl ServerConfig {
             snapshot_entries: self.snapshot_entries,
             snapshot_bytes: self.snapshot_bytes,
             keep_entries: self.keep_entries,
-            ..control_core::Config::new(self.id, voters, self.cluster_id.as_str().into(), seed)
+            ..control_core::Config::new(self.id, self.founders.clone(), self.cluster_id.as_str().into(), seed)
         }
     }
 }

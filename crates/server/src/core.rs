@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Calls { requests: Vec<Request>, reply: oneshot::Sender<Vec<Answer>> },
     /// A read, and where to answer.
     Read { stale: bool, reply: oneshot::Sender<Answer> },
+    /// Somebody wants another server to lead, and where to answer.
+    Transfer { to: Option<u64>, reply: oneshot::Sender<Answer> },
     /// An agent connected; what it is to hear goes here.
     AgentOpened { session: u64, frames: mpsc::Sender<ToAgent> },
     /// The disk failed in the background.
@@ -135,6 +137,13 @@ impl Core {
             Answer::Failed(CallError::Rejected(_)) => self.metrics().note_refusal(),
             Answer::Failed(_) | Answer::State(_) | Answer::NotLeader { .. } => {}
         }
+    }
+
+    /// Asks this server alone to let another one lead.
+    pub(crate) async fn transfer(&self, to: Option<u64>) -> Result<Answer, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Transfer { to, reply }).await?;
+        answer.await.map_err(|_| Stopped)
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

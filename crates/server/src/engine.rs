@@ -1,5 +1,6 @@
 //! The core's thread: drains what waits, lets the core decide, executes what it says, in order. Decides nothing.
 
+use crate::addresses::Addresses;
 use crate::core::{Answer, Command, Core, Latest};
 use crate::peers::Outboxes;
 use crate::snapshots::Snapshots;
@@ -20,10 +21,15 @@ use tokio::sync::mpsc;
 /// How many inputs one step takes: enough to share a sync between all that wait, and not so many that ticks starve.
 const STEP_INPUTS_MAX: usize = 8_192;
 
+/// The ledger that says whose a directory is.
+pub(crate) const OWNER: &str = "owner";
+
 /// Everything that the core's thread owns.
 #[derive(Debug)]
 pub(crate) struct Engine {
     id: u64,
+    cluster_id: String,
+    addresses: Addresses,
     control: Control,
     journal: Journal<DirDisk>,
     retention: Retention,
@@ -40,7 +46,7 @@ pub(crate) struct Engine {
     own_inputs: Vec<Input>,
     started_at: Instant,
     /// Held while the process lives: no other process may use the directory.
-    _owner: Ledger<DirDisk>,
+    owner: Ledger<DirDisk>,
 }
 
 /// What was on the disk, ready to run.
@@ -56,7 +62,7 @@ pub(crate) struct Opened {
 impl Opened {
     /// Reads everything back from the disk.
     pub(crate) fn open(config: &ServerConfig) -> Result<Self, ServerError> {
-        let mut owner = Ledger::open(open_dir(&config.data_dir)?, "owner")?;
+        let mut owner = Ledger::open(open_dir(&config.data_dir)?, OWNER)?;
         let has_run = is_own(&owner, config)?;
         let journal_dir = config.data_dir.join("journal");
         if has_run && !holds_journal(&journal_dir) {
@@ -67,7 +73,7 @@ impl Opened {
         let (journal, recovered) = Journal::open(open_dir(&journal_dir)?, options)?;
         if !has_run {
             // Noted once there is a journal, and never before: from now on one that is missing is noticed.
-            owner.save(owner_text(config).as_bytes())?;
+            owner.save(owner_text(config.id, &config.cluster_id).as_bytes())?;
         }
         if let Some(torn) = &recovered.torn_tail {
             tracing::warn!(file = torn.file, offset = torn.offset, bytes = torn.bytes, "cleared an interrupted write");
@@ -91,14 +97,18 @@ impl Opened {
     pub(crate) fn into_engine(
         self,
         config: &ServerConfig,
+        addresses: Addresses,
         core: Core,
         commands: mpsc::Receiver<Command>,
     ) -> Result<Engine, ServerError> {
         let snapshots = Snapshots::spawn(self.store, core.clone())?;
-        let outboxes = Outboxes::spawn(config, &core, &snapshots)?;
+        addresses.follow(self.control.servers());
+        let outboxes = Outboxes::new(config.id, addresses.clone(), core.clone(), snapshots.clone());
         let shown = Latest { state: Arc::new(self.control.state().clone()), status: self.control.status() };
         Ok(Engine {
             id: config.id,
+            cluster_id: config.cluster_id.clone(),
+            addresses,
             control: self.control,
             journal: self.journal,
             retention: self.retention,
@@ -112,7 +122,7 @@ impl Opened {
             agents: BTreeMap::new(),
             own_inputs: Vec::new(),
             started_at: Instant::now(),
-            _owner: self.owner,
+            owner: self.owner,
         })
     }
 }
@@ -135,6 +145,7 @@ impl Engine {
             for command in waiting.drain(..) {
                 match command {
                     Command::Stop => return Ok(()),
+                    Command::Failed(ServerError::Removed { .. }) => return Err(self.end_removed()?),
                     Command::Failed(error) => return Err(error),
                     Command::Calls { requests, reply } => {
                         let first = self.tickets.issue_many(requests.len(), reply);
@@ -163,6 +174,7 @@ impl Engine {
             Command::Input(input) => input,
             Command::Call { request, reply } => Input::Call { ticket: self.tickets.issue(reply), request },
             Command::Read { stale, reply } => Input::Read { ticket: self.tickets.issue(reply), stale },
+            Command::Transfer { to, reply } => Input::TransferLeader { ticket: self.tickets.issue(reply), to },
             Command::AgentOpened { session, frames } => {
                 self.agents.insert(session, frames);
                 Input::AgentOpened { session }
@@ -198,8 +210,12 @@ impl Engine {
                 self.core.ring().reset(state.revision);
                 self.show(Arc::new(state));
             }
-            Output::ServersChanged { servers } => tracing::info!(?servers, "servers"),
-            Output::Removed => return Err(ServerError::Removed { id: self.id }),
+            Output::ServersChanged { servers } => {
+                tracing::info!(?servers, "servers");
+                self.addresses.follow(servers);
+                self.outboxes.follow();
+            }
+            Output::Removed => return Err(self.end_removed()?),
             Output::ToAgent { session, frame } => self.tell(session, frame),
             Output::CloseAgent { session } => {
                 self.agents.remove(&session);
@@ -207,6 +223,12 @@ impl Engine {
             Output::Role { term, leader, is_leader } => tracing::info!(term, leader, is_leader, "role"),
         }
         Ok(())
+    }
+
+    /// Notes in the directory that it is of no use any more: a later start must not depend on others to say so.
+    fn end_removed(&mut self) -> Result<ServerError, ServerError> {
+        self.owner.save(removed_text(&owner_text(self.id, &self.cluster_id)).as_bytes())?;
+        Ok(ServerError::Removed { id: self.id })
     }
 
     fn persist(&mut self, record: &Bytes, must_sync: bool) -> Result<(), ServerError> {
@@ -262,21 +284,26 @@ fn wall_ms() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis)
 }
 
-fn open_dir(path: &Path) -> Result<DirDisk, ServerError> {
+pub(crate) fn open_dir(path: &Path) -> Result<DirDisk, ServerError> {
     DirDisk::open(path).map_err(|source| ServerError::Directory { path: path.to_owned(), source })
 }
 
-fn owner_text(config: &ServerConfig) -> String {
-    format!("server {} of cluster {}", config.id, config.cluster_id)
+fn owner_text(id: u64, cluster_id: &str) -> String {
+    format!("server {id} of cluster {cluster_id}")
+}
+
+fn removed_text(owner: &str) -> String {
+    format!("{owner}, removed")
 }
 
 /// Whether this very server has run in the directory before. Another's is refused: a server must never vote with
 /// somebody else's memory.
 fn is_own(ledger: &Ledger<DirDisk>, config: &ServerConfig) -> Result<bool, ServerError> {
-    let own = owner_text(config);
+    let own = owner_text(config.id, &config.cluster_id);
     match ledger.load()? {
         None => Ok(false),
         Some(owner) if owner == own.as_bytes() => Ok(true),
+        Some(owner) if owner == removed_text(&own).as_bytes() => Err(ServerError::Removed { id: config.id }),
         Some(owner) => {
             let owner = String::from_utf8_lossy(&owner).into_owned();
             Err(ServerError::OtherOwner { path: config.data_dir.clone(), owner, own })

@@ -49,11 +49,38 @@ pub enum ServerError {
     /// This server has run before, and its journal is not there.
     #[error(
         "{path} holds no journal, although this server has run before: if it was moved away, put it back; otherwise \
-         leave this server stopped: it may have voted for and acknowledged what it would no longer know"
+         leave this server stopped: it may have voted for and acknowledged what it would no longer know. Remove it \
+         (holdfast member remove) and add a new one (holdfast member add)"
     )]
     JournalGone {
         /// Where it should be.
         path: PathBuf,
+    },
+    /// The directory is empty, and the others know that this server has run.
+    #[error(
+        "{path} is empty, although server {name} has run before: it may have voted for and acknowledged what it would no \
+         longer know. Put its directory back, or leave this server stopped, remove it (holdfast member remove {name}) and \
+         add a new one (holdfast member add)"
+    )]
+    DiskLost {
+        /// Where its journal should be.
+        path: PathBuf,
+        /// The server.
+        name: String,
+    },
+    /// A new server begins with an empty directory.
+    #[error(
+        "{path} is not empty: a server that joins a cluster begins with an empty directory and a number of its own"
+    )]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The cluster did not take the new server.
+    #[error("the cluster did not add this server: {why}")]
+    NotAdded {
+        /// Why.
+        why: String,
     },
     /// The server does not belong to its cluster any more.
     #[error("server {id} was removed from the cluster and ends: its data directory is of no use any more")]
@@ -91,6 +118,7 @@ impl ServerError {
         match self {
             Self::Config { .. } => 2,
             Self::JournalGone { .. }
+            | Self::DiskLost { .. }
             | Self::Journal(_)
             | Self::Snapshot(_)
             | Self::Recover(_)
@@ -100,6 +128,8 @@ impl ServerError {
             | Self::Listen { .. }
             | Self::Removed { .. }
             | Self::Dns(_)
+            | Self::NotEmpty { .. }
+            | Self::NotAdded { .. }
             | Self::Directory { .. }
             | Self::System(_)
             | Self::Transport(_) => 1,

@@ -248,7 +248,7 @@ fn decode_reply(bytes: &[u8]) -> Option<Reply> {
 }
 
 /// Refusals stand; whatever has to do with servers that come and go may look different a moment later.
-fn is_worth_repeating(why: &Status) -> bool {
+pub(crate) fn is_worth_repeating(why: &Status) -> bool {
     match why.code() {
         Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => true,
         // The transport says so when a connection breaks in the middle of a call.
@@ -288,7 +288,7 @@ fn name_request(why: Status, request: &Request) -> Status {
     }
 }
 
-fn draw_request_id() -> Result<RequestId, Status> {
+pub(crate) fn draw_request_id() -> Result<RequestId, Status> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
         .map_err(|error| Status::internal(format!("drawing a request id: {error}")))?;
     Ok(text.trim().into())

@@ -3,12 +3,14 @@
 //! Owns every resource of a server process and no policy: what is decided is decided by the core, in order, on one
 //! thread; what is here turns bytes into its inputs and its outputs into bytes.
 
+mod addresses;
 mod agents;
 mod config;
 mod core;
 mod engine;
 mod error;
 mod forward;
+mod identity;
 mod metrics;
 mod names;
 mod peers;

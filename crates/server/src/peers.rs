@@ -1,8 +1,9 @@
 //! The ways between servers: one stream of Raft messages to each peer, snapshots in pieces, changes for the leader.
 //! Loses messages rather than waiting: Raft repeats what matters.
 
-use crate::ServerConfig;
-use crate::core::Core;
+use crate::ServerError;
+use crate::addresses::Addresses;
+use crate::core::{Command, Core};
 use crate::forward::{Forward, deadline, encode_reply};
 use crate::snapshots::Snapshots;
 use crate::status;
@@ -12,14 +13,16 @@ use api::internal::peer_server::Peer;
 use api::internal::{ProposeReply, ProposeRequest, RaftBatch, RaftReply, SnapshotChunk, SnapshotReply, TunnelFrame};
 use bytes::{Bytes, BytesMut};
 use control_core::Input;
+use domain::id::ServerId;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// How many messages may wait for one peer; more are dropped.
 const OUTBOX_MAX: usize = 4_096;
@@ -43,27 +46,39 @@ pub(crate) const KEEPALIVE: Duration = Duration::from_secs(2);
 /// Connections to all servers, made when they are needed.
 #[derive(Clone, Debug)]
 pub(crate) struct Channels {
-    by_id: Arc<BTreeMap<u64, (Endpoint, Channel)>>,
+    addresses: Addresses,
+    /// With the address that each was made for.
+    by_id: Arc<Mutex<BTreeMap<u64, (String, Endpoint, Channel)>>>,
 }
 
 impl Channels {
-    pub(crate) fn new(config: &ServerConfig) -> Result<Self, tonic::transport::Error> {
-        let connect = |(id, address): (&u64, &String)| {
-            let endpoint = endpoint(address)?;
-            let channel = endpoint.connect_lazy();
-            Ok((*id, (endpoint, channel)))
-        };
-        let by_id = config.peers.iter().map(connect).collect::<Result<_, tonic::transport::Error>>()?;
-        Ok(Self { by_id: Arc::new(by_id) })
+    pub(crate) fn new(addresses: Addresses) -> Self {
+        Self { addresses, by_id: Arc::default() }
     }
 
+    /// A connection to a server whose address is known.
     pub(crate) fn get(&self, id: u64) -> Option<Channel> {
-        self.by_id.get(&id).map(|(_, channel)| channel.clone())
+        self.find(id).map(|(_, channel)| channel)
     }
 
     /// A connection of its own, for what may be held up by its reader and must not hold up anything else.
     pub(crate) async fn connect(&self, id: u64) -> Option<Channel> {
-        self.by_id.get(&id)?.0.connect().await.ok()
+        let (endpoint, _) = self.find(id)?;
+        endpoint.connect().await.ok()
+    }
+
+    fn find(&self, id: u64) -> Option<(Endpoint, Channel)> {
+        let address = self.addresses.of(id)?;
+        let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, endpoint, channel)) = by_id.get(&id)
+            && *known == address
+        {
+            return Some((endpoint.clone(), channel.clone()));
+        }
+        let endpoint = endpoint(&address).ok()?;
+        let channel = endpoint.connect_lazy();
+        by_id.insert(id, (address, endpoint.clone(), channel.clone()));
+        Some((endpoint, channel))
     }
 }
 
@@ -80,38 +95,60 @@ fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
 /// What waits to be sent to each peer.
 #[derive(Debug)]
 pub(crate) struct Outboxes {
+    own_id: u64,
+    addresses: Addresses,
+    core: Core,
+    snapshots: Snapshots,
+    runtime: Handle,
     by_peer: BTreeMap<u64, Outbox>,
 }
 
 #[derive(Debug)]
 struct Outbox {
+    address: String,
     messages: mpsc::Sender<Bytes>,
     snapshots: mpsc::Sender<(Bytes, u64)>,
 }
 
 impl Outboxes {
-    /// Begins to send to every peer. Each has connections of its own, so that no other traffic delays Raft's.
-    pub(crate) fn spawn(
-        config: &ServerConfig,
-        core: &Core,
-        snapshots: &Snapshots,
-    ) -> Result<Self, tonic::transport::Error> {
-        let mut by_peer = BTreeMap::new();
-        for (&peer, address) in config.peers.iter().filter(|(peer, _)| **peer != config.id) {
-            let link = Link {
-                from: config.id,
-                peer,
-                endpoint: endpoint(address)?,
-                core: core.clone(),
-                snapshots: snapshots.clone(),
-            };
-            let (messages, waiting) = mpsc::channel(OUTBOX_MAX);
-            let (snapshot_orders, orders) = mpsc::channel(1);
-            tokio::spawn(link.clone().carry_messages(waiting));
-            tokio::spawn(link.carry_snapshots(orders));
-            by_peer.insert(peer, Outbox { messages, snapshots: snapshot_orders });
+    /// Begins to send to every peer whose address is known. Called within the runtime.
+    pub(crate) fn new(own_id: u64, addresses: Addresses, core: Core, snapshots: Snapshots) -> Self {
+        let runtime = Handle::current();
+        let mut outboxes = Self { own_id, addresses, core, snapshots, runtime, by_peer: BTreeMap::new() };
+        outboxes.follow();
+        outboxes
+    }
+
+    /// Begins to send to new peers, and to those that are reached elsewhere now; ends with those that are gone.
+    pub(crate) fn follow(&mut self) {
+        let peers = self.addresses.servers();
+        self.by_peer.retain(|peer, _| peers.contains(peer));
+        for peer in peers.into_iter().filter(|peer| *peer != self.own_id) {
+            let Some(address) = self.addresses.of(peer) else { continue };
+            if self.by_peer.get(&peer).is_some_and(|outbox| outbox.address == address) {
+                continue;
+            }
+            match self.open(peer, address) {
+                Ok(outbox) => drop(self.by_peer.insert(peer, outbox)),
+                Err(error) => tracing::warn!(peer, %error, "a peer's address cannot be used"),
+            }
         }
-        Ok(Self { by_peer })
+    }
+
+    /// Each peer has connections of its own, so that no other traffic delays Raft's.
+    fn open(&self, peer: u64, address: String) -> Result<Outbox, tonic::transport::Error> {
+        let link = Link {
+            from: self.own_id,
+            peer,
+            endpoint: endpoint(&address)?,
+            core: self.core.clone(),
+            snapshots: self.snapshots.clone(),
+        };
+        let (messages, waiting) = mpsc::channel(OUTBOX_MAX);
+        let (snapshots, orders) = mpsc::channel(1);
+        self.runtime.spawn(link.clone().carry_messages(waiting));
+        self.runtime.spawn(link.carry_snapshots(orders));
+        Ok(Outbox { address, messages, snapshots })
     }
 
     pub(crate) fn send(&self, to: u64, message: Bytes) {
@@ -149,6 +186,11 @@ impl Link {
             let was_open = OPEN_AFTER < began_at.elapsed();
             if was_open || !is_known_broken {
                 tracing::info!(peer = self.peer, reason = ended.message(), "the way to a peer is broken");
+            }
+            if status::reason(&ended) == status::REMOVED {
+                // It knows better: this server may never hear of its removal from whoever led then.
+                let _ = self.core.command(Command::Failed(ServerError::Removed { id: self.from })).await;
+                return;
             }
             is_known_broken = true;
             // What waited is old by the time that the way is open again.
@@ -228,12 +270,23 @@ impl Link {
 pub(crate) struct PeerService {
     forward: Forward,
     tunnels: Tunnels,
-    peers: Vec<u64>,
 }
 
 impl PeerService {
-    pub(crate) fn new(config: &ServerConfig, forward: Forward, tunnels: Tunnels) -> Self {
-        Self { forward, tunnels, peers: config.peers.keys().copied().collect() }
+    pub(crate) const fn new(forward: Forward, tunnels: Tunnels) -> Self {
+        Self { forward, tunnels }
+    }
+
+    /// Refuses a server that was removed. One that is not known here may be newer than what is applied here.
+    fn check_member(&self, from: u64) -> Result<(), Status> {
+        let latest = self.forward.core().subscribe();
+        let latest = latest.borrow();
+        let (servers, from) = (&latest.state.servers, ServerId(from));
+        if servers.is_empty() || servers.contains_key(&from) || latest.state.last_server < from {
+            return Ok(());
+        }
+        let text = format!("server {} was removed from the cluster", from.name());
+        Err(status::status(Code::PermissionDenied, status::REMOVED, text, &[]))
     }
 
     async fn hand_over(&self, input: Input) -> Result<(), Status> {
@@ -251,9 +304,7 @@ impl Peer for PeerService {
         let ended = loop {
             match batches.message().await {
                 Ok(Some(RaftBatch { messages, from })) => {
-                    if !self.peers.contains(&from) {
-                        return Err(Status::permission_denied(format!("server {from} is not a member")));
-                    }
+                    self.check_member(from)?;
                     peer = Some(from);
                     self.hand_over(Input::PeerMessages { from, messages }).await?;
                 }

@@ -1,5 +1,6 @@
 //! Puts a server together, runs it, and takes it apart.
 
+use crate::addresses::Addresses;
 use crate::agents::AgentService;
 use crate::core::{Command, Core, INPUTS_MAX};
 use crate::engine::{Engine, Opened};
@@ -8,21 +9,25 @@ use crate::peers::{Channels, KEEPALIVE, PeerService};
 use crate::services::{self, Api};
 use crate::tunnels::Tunnels;
 use crate::watchers::Watchers;
-use crate::{ServerConfig, ServerError, agents, metrics, names, peers};
+use crate::{ServerConfig, ServerError, agents, identity, metrics, names, peers};
 use api::internal::agents_server::AgentsServer;
 use api::internal::peer_server::PeerServer;
 use domain::Names;
+use domain::id::ServerId;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+
+/// How long one attempt to say where this server is may take.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs a server until `shutdown` is ready or the disk fails. Connections that are open then end with the runtime: the
 /// process should exit.
@@ -31,7 +36,7 @@ use tonic_health::server::HealthReporter;
 /// It could not start, or could not go on; [`ServerError::exit_code`] says how the process should end.
 pub async fn serve(config: ServerConfig, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
     config.check()?;
-    let config = Arc::new(config);
+    let config = Arc::new(identity::settle(config).await?);
     // Nobody is answered before everything that was promised is read back.
     let to_open = Arc::clone(&config);
     let opened = tokio::task::spawn_blocking(move || Opened::open(&to_open)).await;
@@ -42,14 +47,15 @@ pub async fn serve(config: ServerConfig, shutdown: impl Future<Output = ()>) -> 
 
     let (commands, waiting) = mpsc::channel(INPUTS_MAX);
     let core = Core::new(commands, opened.latest());
-    let engine = opened.into_engine(&config, core.clone(), waiting)?;
+    let addresses = Addresses::new(&config);
+    let engine = opened.into_engine(&config, addresses.clone(), core.clone(), waiting)?;
     let mut engine_end = spawn_engine(engine)?;
     let ticking = tokio::spawn(tick(core.clone(), config.tick_ms));
 
     tracing::info!(id = config.id, listen = %config.listen, "serving");
     let outcome = tokio::select! {
         () = shutdown => Ok(()),
-        outcome = answer(&config, &core, listener) => outcome,
+        outcome = answer(&config, &core, addresses, listener) => outcome,
         ended = &mut engine_end => {
             ticking.abort();
             return ended.map_or(Err(ServerError::CoreStopped), |outcome| outcome.and(Err(ServerError::CoreStopped)));
@@ -89,15 +95,21 @@ async fn tick(core: Core, tick_ms: u64) {
 }
 
 /// Answers everybody.
-async fn answer(config: &Arc<ServerConfig>, core: &Core, listener: TcpListener) -> Result<(), ServerError> {
-    let channels = Channels::new(config)?;
+async fn answer(
+    config: &Arc<ServerConfig>,
+    core: &Core,
+    addresses: Addresses,
+    listener: TcpListener,
+) -> Result<(), ServerError> {
+    let channels = Channels::new(addresses);
     let forward = Forward::new(config.id, core.clone(), channels.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     let announcing = announce_health(core.clone(), health);
     let names = names::keep(core);
     let answering = answer_names(config, core, names.clone()).await?;
+    let naming = announce_address(config.id, config.own_address(), forward.clone());
     let tunnels = Tunnels::new(config.id, core.clone(), channels.clone());
-    let peer = PeerServer::new(PeerService::new(config, forward.clone(), tunnels.clone()))
+    let peer = PeerServer::new(PeerService::new(forward.clone(), tunnels.clone()))
         .max_decoding_message_size(peers::MESSAGE_BYTES_MAX);
     let agents = AgentsServer::new(AgentService::new(core.clone(), tunnels.clone(), names))
         .max_decoding_message_size(agents::MESSAGE_BYTES_MAX);
@@ -122,6 +134,7 @@ async fn answer(config: &Arc<ServerConfig>, core: &Core, listener: TcpListener) 
         outcome = serving => outcome.map_err(ServerError::Transport),
         () = announcing => Ok(()),
         () = answering => Ok(()),
+        () = naming => Ok(()),
         () = handing_out => Ok(()),
     }
 }
@@ -171,6 +184,31 @@ async fn announce_health(core: Core, health: HealthReporter) {
             was_healthy = Some(is_healthy);
             let status = if is_healthy { ServingStatus::Serving } else { ServingStatus::NotServing };
             health.set_service_status("", status).await;
+        }
+        if latest.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Says where this server is reached, whenever the state says otherwise.
+async fn announce_address(id: u64, address: String, forward: Forward) {
+    let own = ServerId(id);
+    let mut latest = forward.core().subscribe();
+    loop {
+        let is_wrong = {
+            let seen = latest.borrow_and_update();
+            let named = seen.state.servers.get(&own);
+            seen.status.leader.is_some() && named.is_some_and(|named| named.address.as_str() != address)
+        };
+        if is_wrong {
+            let command = domain::Command::AddressServer { server: own, address: address.as_str().into() };
+            let actor = format!("server/{}", own.name()).into();
+            let request = domain::Request { actor, id: None, expected: None, command };
+            // Looked at again with the next change, and there is one once there is a leader.
+            if let Err(status) = forward.change(request, Instant::now() + ADDRESS_PATIENCE).await {
+                tracing::warn!(reason = status.message(), "this server's address is not known to the others yet");
+            }
         }
         if latest.changed().await.is_err() {
             return;

@@ -15,6 +15,11 @@ pub(crate) const NOT_LEADER: &str = "NotLeader";
 /// The reason of a call that may have been carried out or not.
 pub(crate) const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
 
+/// The reason of an answer to who wants to change the servers before the last change of them is finished.
+pub(crate) const SERVERS_CHANGING: &str = "ServersChanging";
+/// The reason of an answer to a server that does not belong to the cluster any more.
+pub(crate) const REMOVED: &str = "Removed";
+
 const DOMAIN: &str = "holdfast";
 
 /// `google.rpc.Status`, as far as it is used.
@@ -112,7 +117,7 @@ pub(crate) fn rejected(rejection: &Rejection) -> Status {
         Rejection::BudgetsOverlap { .. } => (Code::FailedPrecondition, "BudgetsOverlap"),
         Rejection::PodIsHeld { .. } => (Code::FailedPrecondition, "PodIsHeld"),
         Rejection::ClaimsCollide { .. } => (Code::FailedPrecondition, "ClaimsCollide"),
-        Rejection::ServersChanging => (Code::FailedPrecondition, "ServersChanging"),
+        Rejection::ServersChanging => (Code::FailedPrecondition, SERVERS_CHANGING),
         Rejection::ServerIsLast { .. } => (Code::FailedPrecondition, "ServerIsLast"),
         Rejection::WouldLoseQuorum { .. } => (Code::FailedPrecondition, "WouldLoseQuorum"),
         Rejection::Invalid { .. } => (Code::InvalidArgument, "Invalid"),

@@ -7,8 +7,8 @@ use api::v1::cluster_client::ClusterClient;
 use api::v1::history_client::HistoryClient;
 use api::v1::stateful_sets_client::StatefulSetsClient;
 use api::v1::{
-    ApplyStatefulSetRequest, CommitRequest, GetRequest, ScaleStatefulSetRequest, StatusReply, StatusRequest,
-    WatchRequest, commit_request::Mutation,
+    ApplyStatefulSetRequest, CommitRequest, GetRequest, ListMembersRequest, RemoveMemberRequest,
+    ScaleStatefulSetRequest, StatusReply, StatusRequest, TransferLeaderRequest, WatchRequest, commit_request::Mutation,
 };
 use domain::agent::{FromAgent, ToAgent};
 use domain::event::Registration;
@@ -61,8 +61,23 @@ impl Group {
     }
 
     fn start_server(&mut self, id: u64) {
+        self.start_with(id, self.config(id));
+    }
+
+    /// A server with an empty directory, which asks the others to be added.
+    fn join_server(&mut self, id: u64) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = listener.local_addr().unwrap();
+        drop(listener);
+        let join = self.addresses.values().map(SocketAddr::to_string).collect();
+        self.addresses.insert(id, listen);
+        let config =
+            ServerConfig { id: 0, listen, peers: BTreeMap::new(), founders: Vec::new(), join, ..self.config(id) };
+        self.start_with(id, ServerConfig { cluster_id: String::new(), ..config });
+    }
+
+    fn start_with(&mut self, id: u64, config: ServerConfig) {
         let (stop, stopped) = oneshot::channel::<()>();
-        let config = self.config(id);
         // Each server has a runtime of its own, which takes all its connections along, as a process would.
         let end = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -79,6 +94,36 @@ impl Group {
         let Running { stop, end } = self.running.remove(&id).unwrap();
         let _ = stop.send(());
         tokio::task::spawn_blocking(move || end.join().unwrap().unwrap()).await.unwrap();
+    }
+
+    /// Waits until a server ends by itself, and says why.
+    async fn end_of(&mut self, id: u64) -> server::ServerError {
+        let Running { stop: _stop, end } = self.running.remove(&id).unwrap();
+        let ended = tokio::task::spawn_blocking(move || end.join().unwrap().unwrap_err());
+        tokio::time::timeout(PATIENCE, ended).await.expect("it ends by itself").unwrap()
+    }
+
+    /// Waits until the servers that vote are these.
+    async fn wait_voters(&self, asked: u64, expected: &[u64]) {
+        let agreed = async {
+            loop {
+                let request = ListMembersRequest { stale: true };
+                let reply = ClusterClient::new(self.channel(asked)).list_members(request).await;
+                let members = reply.map(|reply| reply.into_inner().members).unwrap_or_default();
+                let voters = members.iter().filter(|member| !member.learner).map(|member| member.id);
+                if voters.eq(expected.iter().copied()) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, agreed).await.expect("the servers that vote are as expected");
+    }
+
+    async fn remove(&self, asked: u64, id: u64) -> Result<u64, tonic::Status> {
+        let request = RemoveMemberRequest { name: format!("s{id}"), request_id: format!("remove-{id}") };
+        let reply = ClusterClient::new(self.channel(asked)).remove_member(request).await?;
+        Ok(reply.into_inner().revision)
     }
 
     fn channel(&self, id: u64) -> Channel {
@@ -181,6 +226,73 @@ async fn any_server_takes_any_call_and_a_change_survives_everything() {
     assert!(group.sets(last).get(get("set-59")).await.is_ok());
     let members = group.status(group.follower(last), false).await.unwrap().members;
     assert!(members.iter().all(|member| member.reachable), "{members:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_joins_another_is_removed_and_none_comes_back_without_its_disk() {
+    let mut group = Group::start().await;
+    let leader = group.settle().await;
+    for round in 0..40 {
+        let name = format!("set-{round}");
+        group.sets(leader).apply(apply(&name, Some(0), &name)).await.unwrap();
+    }
+    group.join_server(4);
+    group.wait_voters(4, &[1, 2, 3, 4]).await;
+    group.settle().await;
+    assert!(group.sets(4).get(get("set-39")).await.is_ok(), "it got everything, by a snapshot");
+    group.stop_server(4).await;
+    let again = ServerConfig {
+        id: 4,
+        peers: BTreeMap::new(),
+        founders: Vec::new(),
+        join: vec!["127.0.0.1:1".to_owned()],
+        ..group.config(4)
+    };
+    group.start_with(4, again);
+    let leader = group.settle().await;
+
+    // The one that leads goes, asked for at another one.
+    let asked = group.follower(leader);
+    group.remove(asked, leader).await.unwrap();
+    let end = group.end_of(leader).await;
+    assert!(end.to_string().contains("was removed from the cluster"), "{end}");
+    group.start_server(leader);
+    assert!(matches!(group.end_of(leader).await, server::ServerError::Removed { .. }), "it knows by itself");
+    let left: Vec<u64> = (1..=4).filter(|id| *id != leader).collect();
+    group.wait_voters(asked, &left).await;
+    group.settle().await;
+
+    // One that has lost its disk does not begin again under its number.
+    let lost = *left.iter().find(|id| **id != asked && **id != 4).unwrap();
+    group.stop_server(lost).await;
+    std::fs::remove_dir_all(group.directory.path().join(format!("s{lost}"))).unwrap();
+    group.start_server(lost);
+    let end = group.end_of(lost).await;
+    assert!(end.to_string().contains(&format!("holdfast member remove s{lost}")), "{end}");
+    group.remove(asked, lost).await.unwrap();
+    let set = group.sets(asked).apply(apply("last", Some(0), "last")).await;
+    assert!(set.is_ok(), "two of two are enough");
+    group.start_server(lost);
+    assert!(matches!(group.end_of(lost).await, server::ServerError::Removed { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_is_handed_over_through_any_server() {
+    let group = Group::start().await;
+    let leader = group.settle().await;
+    let heir = group.follower(leader);
+    let to = format!("s{heir}");
+    for asked in [6 - leader - heir, leader] {
+        let request = TransferLeaderRequest { to: to.clone() };
+        let reply = ClusterClient::new(group.channel(asked)).transfer_leader(request).await.unwrap();
+        assert_eq!(reply.into_inner().leader, to);
+        assert_eq!(group.settle().await, heir);
+    }
+    let unknown = TransferLeaderRequest { to: "s9".to_owned() };
+    let refused = ClusterClient::new(group.channel(leader)).transfer_leader(unknown).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    let alone = group.remove(leader, 9).await.unwrap_err();
+    assert_eq!((alone.code(), alone.message()), (Code::NotFound, "server \"s9\" not found"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

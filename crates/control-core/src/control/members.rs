@@ -5,7 +5,7 @@ use super::{Control, PEER_SILENCE_MS};
 use crate::io::{CallError, Config, Output, Reply};
 use crate::leader::{Call, Submitted, Waiter};
 use consensus::{ChangeRefused, Input as ReplicaInput, MemberChange, Members};
-use domain::id::{Name, ServerId};
+use domain::id::ServerId;
 use domain::{Command, Rejection, State};
 use std::collections::BTreeMap;
 
@@ -39,11 +39,17 @@ pub(super) fn of_state(state: &State, config: &Config) -> Members {
 }
 
 /// Where each server is reached.
-pub(super) fn addresses(state: &State) -> BTreeMap<u64, Name> {
-    state.servers.iter().map(|(id, server)| (id.0, server.address.clone())).collect()
+pub(super) fn addresses(state: &State) -> BTreeMap<u64, String> {
+    state.servers.iter().map(|(id, server)| (id.0, server.address.to_string())).collect()
 }
 
 impl Control {
+    /// The servers by the applied state, with their addresses; empty while no state names them.
+    #[must_use]
+    pub fn servers(&self) -> BTreeMap<u64, String> {
+        addresses(&self.state)
+    }
+
     /// Whether this server belonged to the control plane and does not any more. A new server reads a log that does not
     /// know it yet; then its number is higher than any in there.
     pub(super) fn is_removed(&self) -> bool {

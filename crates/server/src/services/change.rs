@@ -64,7 +64,7 @@ impl Done {
 }
 
 impl Change {
-    fn new(id: &str, expected: Option<u64>, command: Command) -> Result<Self, Status> {
+    pub(super) fn new(id: &str, expected: Option<u64>, command: Command) -> Result<Self, Status> {
         if REQUEST_ID_BYTES_MAX < id.len() || !id.bytes().all(|b| b.is_ascii_graphic()) {
             let rule = format!("must be at most {REQUEST_ID_BYTES_MAX} visible ASCII characters");
             return Err(status::invalid("request_id", &rule));

@@ -4,9 +4,12 @@ use super::{Api, commit};
 use crate::forward::deadline;
 use api::v1::cluster_client::ClusterClient;
 use api::v1::{
-    CommitManyReply, CommitManyRequest, CommitReply, CommitRequest, Member, StatusReply, StatusRequest, cluster_server,
+    AddMemberReply, AddMemberRequest, CommitManyReply, CommitManyRequest, CommitReply, CommitRequest, ListMembersReply,
+    ListMembersRequest, Member, RemoveMemberReply, RemoveMemberRequest, StatusReply, StatusRequest,
+    TransferLeaderReply, TransferLeaderRequest, cluster_server,
 };
 use domain::State;
+use domain::id::ServerId;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -30,8 +33,7 @@ impl cluster_server::Cluster for Cluster {
         let state = self.0.read(request.stale, until).await?;
         let mut reply = self.0.describe(&state);
         if !request.stale {
-            let views = self.0.ask_peers().await;
-            take_views(&mut reply.members, &views, self.0.config.id);
+            self.0.ask_for_views(&mut reply.members).await;
         }
         // It takes as long as the state is large.
         let digest = tokio::task::spawn_blocking(move || api::codec::state_digest(&state)).await;
@@ -50,10 +52,36 @@ impl cluster_server::Cluster for Cluster {
     ) -> Result<Response<Self::CommitManyStream>, Status> {
         Ok(Response::new(commit::run_many(self.0.clone(), request.into_inner())))
     }
+
+    async fn list_members(&self, request: Request<ListMembersRequest>) -> Result<Response<ListMembersReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        self.0.list_members(request.stale, until).await.map(Response::new)
+    }
+
+    async fn add_member(&self, request: Request<AddMemberRequest>) -> Result<Response<AddMemberReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        self.0.add_member(request, until).await.map(Response::new)
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<RemoveMemberRequest>,
+    ) -> Result<Response<RemoveMemberReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        self.0.remove_member(request, until).await.map(Response::new)
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<TransferLeaderRequest>,
+    ) -> Result<Response<TransferLeaderReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        self.0.transfer_leader(request, until).await.map(Response::new)
+    }
 }
 
 fn server_name(id: u64) -> String {
-    format!("s{id}")
+    ServerId(id).name()
 }
 
 fn count(number: usize) -> u32 {
@@ -64,15 +92,6 @@ impl Api {
     /// All but the digest.
     fn describe(&self, state: &State) -> StatusReply {
         let (own, config) = (self.forward.core().status(), &self.config);
-        let member = |id: &u64| Member {
-            id: *id,
-            name: server_name(*id),
-            address: config.client_address(*id).cloned().unwrap_or_default(),
-            leader: own.leader == Some(*id),
-            reachable: *id == config.id || own.reachable.contains(id),
-            matched: own.matched.get(id).copied().unwrap_or_default(),
-            applied: if *id == config.id { own.applied } else { 0 },
-        };
         StatusReply {
             revision: state.revision.0,
             cluster: state.cluster.to_string(),
@@ -80,7 +99,7 @@ impl Api {
             leader: own.leader.map(server_name).unwrap_or_default(),
             answered_by: server_name(config.id),
             digest: String::new(),
-            members: config.peers.keys().map(member).collect(),
+            members: self.members(state),
             nodes: count(state.nodes.len()),
             nodes_ready: count(state.nodes.values().filter(|node| node.unreachable.is_none()).count()),
             pods: count(state.pods.len()),
@@ -90,18 +109,19 @@ impl Api {
         }
     }
 
-    /// The members as each other server sees them that answers in time.
-    async fn ask_peers(&self) -> Vec<StatusReply> {
+    /// Takes over what other servers know better, as far as they answer in time.
+    pub(super) async fn ask_for_views(&self, members: &mut [Member]) {
         let mut asked = JoinSet::new();
-        for peer in self.config.peers.keys().filter(|peer| **peer != self.config.id) {
-            let Some(channel) = self.channels.get(*peer) else { continue };
+        for peer in members.iter().map(|member| member.id).filter(|id| *id != self.config.id) {
+            let Some(channel) = self.channels.get(peer) else { continue };
             asked.spawn(async move {
                 let mut client = ClusterClient::new(channel);
                 timeout(PEER_VIEW_MAX, client.status(StatusRequest { stale: true })).await.ok()?.ok()
             });
         }
         let answers = asked.join_all().await;
-        answers.into_iter().flatten().map(tonic::Response::into_inner).collect()
+        let views: Vec<StatusReply> = answers.into_iter().flatten().map(tonic::Response::into_inner).collect();
+        take_views(members, &views, self.config.id);
     }
 }
 
@@ -115,6 +135,7 @@ fn take_views(members: &mut [Member], views: &[StatusReply], own_id: u64) {
             }
             if view.leader == view.answered_by {
                 member.matched = seen.matched;
+                member.lagging = seen.lagging;
                 member.reachable = seen.reachable || member.id == own_id;
             }
         }

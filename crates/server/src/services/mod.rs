@@ -8,6 +8,7 @@ mod disruptions;
 mod exec;
 mod history;
 mod logs;
+mod members;
 mod nodes;
 mod pods;
 mod port_forward;
