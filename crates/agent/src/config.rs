@@ -14,6 +14,7 @@ use crate::image::CatalogueError;
 use crate::machine;
 use crate::sandbox::probe::Probed;
 use crate::service_proxy::ServiceProxy;
+use crate::session::Ways;
 use crate::volume::Support;
 
 /// How many pods a node takes when nobody says otherwise.
@@ -42,6 +43,9 @@ pub struct AgentConfig {
     pub data_dir: PathBuf,
     /// Addresses of servers (`127.0.0.1:7001`) by their ids, which redirects name.
     pub servers: BTreeMap<u64, String>,
+    /// A file with more of these, `ID=HOST:PORT` in each line, which go before them. It is read again for each connection:
+    /// servers come and go.
+    pub routes: Option<PathBuf>,
     /// Which start of the machine this is. `None`: the kernel says.
     pub boot_id: Option<String>,
     /// Which machine this is. `None`: `/etc/machine-id` says.
@@ -77,6 +81,7 @@ impl AgentConfig {
             node: node.to_owned(),
             data_dir,
             servers,
+            routes: None,
             boot_id: None,
             machine_id: None,
             storage_root,
@@ -91,6 +96,11 @@ impl AgentConfig {
             dns: dns::Listen::Off,
             service_proxy: ServiceProxy::Off,
         }
+    }
+
+    /// Where the servers are reached.
+    pub(crate) fn ways(&self) -> Ways {
+        Ways { told: self.servers.clone(), routes: self.routes.clone() }
     }
 
     /// What the agent says of itself when it registers.
@@ -116,7 +126,7 @@ impl AgentConfig {
             pods_max: self.pods_max,
             labels: self.labels.clone(),
             taints: self.taints.clone(),
-            info: machine::info(&self.servers, sandbox, volumes, features),
+            info: machine::info(&self.ways().now(), sandbox, volumes, features),
             leftovers: Vec::new(),
         })
     }

@@ -38,7 +38,7 @@ const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// Runs an agent until `shutdown` is over. Its pods stay alive: the next agent of this node takes them up again.
 pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
-    if config.servers.is_empty() {
+    if config.ways().now().is_empty() {
         return Err(AgentError::NoServer);
     }
     let data_dir = prepared(&config.data_dir)?;
@@ -68,7 +68,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
 
     let core_config = Config { node: NodeName::new(&config.node), registration, heartbeat_ms: config.heartbeat_ms };
     let core = AgentCore::recover(core_config, ledger, live);
-    let line = Line { servers: config.servers, tunnels, ear: Some(ear) };
+    let line = Line { ways: config.ways(), tunnels, ear: Some(ear) };
     let files = Arc::clone(&site.names);
     let naming = tokio::spawn(answer_names(listener, files, known, config.service_proxy));
     let served = serve(core, Some(ledger_file), pods, line, inbox, shutdown).await;

@@ -2,6 +2,7 @@
 //! Of what is said it looks at redirects alone, and at when names may be asked for.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use api::internal::agents_client::AgentsClient;
@@ -24,6 +25,29 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// An assignment of some hundred pods with large templates fits.
 const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Where the servers are reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Ways {
+    /// Told at the start.
+    pub(crate) told: BTreeMap<u64, String>,
+    /// More, which go before them.
+    pub(crate) routes: Option<PathBuf>,
+}
+
+impl Ways {
+    /// As far as it is known now.
+    pub(crate) fn now(&self) -> BTreeMap<u64, String> {
+        let mut ways = self.told.clone();
+        let Some(path) = &self.routes else { return ways };
+        let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
+        match read.and_then(|text| api::routes::from_text(&text)) {
+            Ok(routes) => ways.extend(routes),
+            Err(error) => tracing::warn!(path = %path.display(), %error, "the routes cannot be read"),
+        }
+        ways
+    }
+}
 
 /// What the session has to say.
 #[derive(Debug)]
@@ -66,7 +90,7 @@ impl Session {
 /// The servers to connect to, and what goes beside a session.
 #[derive(Debug)]
 pub(crate) struct Line {
-    pub(crate) servers: BTreeMap<u64, String>,
+    pub(crate) ways: Ways,
     pub(crate) tunnels: Tunnels,
     /// `None`: nobody here wants to know names.
     pub(crate) ear: Option<Ear>,
@@ -78,19 +102,19 @@ pub(crate) async fn run(
     mut closings: mpsc::UnboundedReceiver<Closing>,
     events: mpsc::Sender<SessionEvent>,
 ) {
-    let servers = std::mem::take(&mut line.servers);
-    let ids: Vec<u64> = servers.keys().copied().collect();
     let (mut turn, mut number, mut redirect_count) = (0, 0, 0);
     let mut leader: Option<u64> = None;
     let mut back_off = BACK_OFF_FIRST;
     while !events.is_closed() {
         number += 1;
-        let named = leader.take().filter(|id| servers.contains_key(id));
-        let id = named.unwrap_or_else(|| {
-            turn += 1;
-            ids[turn % ids.len()]
-        });
-        let ended = converse(number, &servers[&id], &mut line, &mut closings, &events).await;
+        let servers = line.ways.now();
+        let named = leader.take().and_then(|id| servers.get_key_value(&id));
+        turn += usize::from(named.is_none());
+        let Some((&id, address)) = named.or_else(|| servers.iter().nth(turn % servers.len().max(1))) else {
+            tokio::time::sleep(BACK_OFF_MAX).await;
+            continue;
+        };
+        let ended = converse(number, address, &mut line, &mut closings, &events).await;
         let mut is_redirected = false;
         match ended {
             Ok(End { heard_count, leader: named }) => {

@@ -32,7 +32,7 @@ pub async fn run_simulated(
     count: u32,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
-    if config.servers.is_empty() {
+    if config.ways().now().is_empty() {
         return Err(AgentError::NoServer);
     }
     // Nothing of a former process is left, and a new boot id is the word for that.
@@ -43,6 +43,7 @@ pub async fn run_simulated(
     for number in 0..count {
         let name = format!("{}-{number}", config.node);
         let mut own = AgentConfig::new(&name, PathBuf::new(), config.servers.clone(), PathBuf::new());
+        own.routes.clone_from(&config.routes);
         own.boot_id = Some(boot_id.clone());
         own.machine_id = Some(format!("simulated-{name}"));
         own.capacity = Some(config.capacity.unwrap_or(CAPACITY));
@@ -80,8 +81,8 @@ async fn run_one(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         }
     });
     let (pods, tunnels) = (NullRuntime::new(words), Tunnels::new(None));
-    let result =
-        node::serve(core, None, pods, Line { servers: config.servers, tunnels, ear: None }, inbox, shutdown).await;
+    let line = Line { ways: config.ways(), tunnels, ear: None };
+    let result = node::serve(core, None, pods, line, inbox, shutdown).await;
     speaking.abort();
     result
 }

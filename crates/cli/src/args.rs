@@ -116,6 +116,9 @@ pub(crate) enum Verb {
     },
     /// Stop all pods of a node, as far as disruption budgets allow it, and keep new ones away.
     Drain(Drain),
+    /// List, add and remove servers, and choose who leads.
+    #[command(subcommand)]
+    Member(Member),
     /// Break the local cluster, and mend it.
     #[command(subcommand)]
     Fault(Fault),
@@ -585,6 +588,33 @@ pub(crate) struct Links {
     /// Ends by itself after this time.
     #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
     pub(crate) for_ms: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Member {
+    /// The servers: who leads, who only learns, who lags.
+    List {
+        /// How to print it.
+        #[arg(short, long, value_enum)]
+        output: Option<Output>,
+    },
+    /// Start one more server in the local cluster, and wait until it votes.
+    Add {
+        /// How long to wait.
+        #[arg(long, default_value = "60s", value_parser = parse_duration)]
+        timeout: u64,
+    },
+    /// Remove servers for good: a number is never used again.
+    Remove {
+        /// Servers, such as s2.
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Let another server lead.
+    TransferLeader {
+        /// A server, such as s2; the one that holds most of the log if not given.
+        name: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

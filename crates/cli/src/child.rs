@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::cluster::ProcessName;
 use crate::error::CliError;
 use crate::print::parse_duration;
 
@@ -113,8 +114,8 @@ pub(crate) struct Server {
     /// Its name, such as s1.
     #[arg(long)]
     name: String,
-    /// Its number in the Raft group.
-    #[arg(long)]
+    /// Its number in the Raft group; a server that joins may leave it to the cluster.
+    #[arg(long, default_value_t = 0, hide_default_value = true, required_unless_present = "join")]
     id: u64,
     /// Where it listens.
     #[arg(long, value_name = "HOST:PORT")]
@@ -122,18 +123,24 @@ pub(crate) struct Server {
     /// Its own directory.
     #[arg(long)]
     data_dir: PathBuf,
-    /// The cluster's name: the same on all servers, and no other cluster's.
-    #[arg(long)]
+    /// The cluster's name: the same on all servers, and no other cluster's. A server that joins is told.
+    #[arg(long, default_value = "", hide_default_value = true, required_unless_present = "join")]
     cluster_id: String,
-    /// The first members, in the order of their ids.
-    #[arg(long, value_delimiter = ',')]
+    /// The first members, in the order of their ids: the same for ever, whatever became of them.
+    #[arg(long, value_delimiter = ',', conflicts_with = "join")]
     bootstrap_names: Vec<String>,
-    /// Where another server is reached; for each.
-    #[arg(long = "peer", value_name = "ID=HOST:PORT", value_parser = id_and_address)]
+    /// Join a running cluster: servers of it, any of which can be asked. The data directory must be empty.
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
+    join: Vec<String>,
+    /// Where another server is reached, if not where it says.
+    #[arg(long = "peer", value_name = "ID=HOST:PORT", value_parser = api::routes::one_from_text)]
     peers: Vec<(u64, String)>,
-    /// Where clients reach a server, if not where its peers do.
-    #[arg(long = "advertise", value_name = "ID=HOST:PORT", value_parser = id_and_address)]
-    advertised: Vec<(u64, String)>,
+    /// A file with more of these, one in a line, which is read again whenever the servers change.
+    #[arg(long, value_name = "FILE")]
+    routes: Option<PathBuf>,
+    /// Where others reach this server, if not where it listens.
+    #[arg(long = "advertise", value_name = "HOST:PORT")]
+    advertised: Option<String>,
     /// The length of a tick.
     #[arg(long, value_parser = parse_duration)]
     tick: Option<u64>,
@@ -170,15 +177,17 @@ pub(crate) struct Server {
 impl Server {
     fn config(&self) -> Result<server::ServerConfig, CliError> {
         let mut peers: BTreeMap<u64, String> = self.peers.iter().cloned().collect();
-        peers.insert(self.id, self.listen.to_string());
-        if !self.bootstrap_names.is_empty() && self.bootstrap_names.len() != peers.len() {
-            let (names, given) = (self.bootstrap_names.len(), peers.len());
-            return Err(CliError::usage(format!("{names} members are named, but addresses are given for {given}"))
-                .hint("one --peer for each other member"));
+        if self.join.is_empty() {
+            peers.insert(self.id, self.listen.to_string());
         }
         let data_dir = self.data_dir.clone();
         let mut config = server::ServerConfig::new(self.id, self.listen, data_dir, peers, &self.cluster_id);
-        config.advertised = self.advertised.iter().cloned().collect();
+        if !self.bootstrap_names.is_empty() {
+            config.founders = self.bootstrap_names.iter().map(|name| server_number(name)).collect::<Result<_, _>>()?;
+        }
+        config.routes.clone_from(&self.routes);
+        config.join.clone_from(&self.join);
+        config.advertised.clone_from(&self.advertised);
         let set = |field: &mut u64, given: Option<u64>| *field = given.unwrap_or(*field);
         set(&mut config.tick_ms, self.tick);
         set(&mut config.heartbeat_ms, self.heartbeat);
@@ -221,8 +230,11 @@ pub(crate) struct Agent {
     #[arg(long)]
     images: Option<PathBuf>,
     /// Where a server is reached; for each.
-    #[arg(long = "server", value_name = "ID=HOST:PORT", value_parser = id_and_address)]
+    #[arg(long = "server", value_name = "ID=HOST:PORT", value_parser = api::routes::one_from_text)]
     servers: Vec<(u64, String)>,
+    /// A file with more of these, one in a line, which is read again for each connection.
+    #[arg(long, value_name = "FILE")]
+    routes: Option<PathBuf>,
     /// How containers are run: in sandboxes, as plain processes, or as the machine allows.
     #[arg(long, value_enum, default_value = RUNTIME_DEFAULT)]
     runtime: Runtime,
@@ -260,6 +272,7 @@ impl Agent {
         let given = |path: &Option<PathBuf>| path.clone().unwrap_or_default();
         let (data_dir, storage_root) = (given(&self.data_dir), given(&self.storage_root));
         let mut config = agent::AgentConfig::new(self.name(), data_dir, servers, storage_root);
+        config.routes.clone_from(&self.routes);
         config.boot_id.clone_from(&self.boot_id);
         config.machine_id.clone_from(&self.machine_id);
         config.images.clone_from(&self.images);
@@ -325,9 +338,11 @@ fn start_log(format: LogFormat) {
     }
 }
 
-fn id_and_address(text: &str) -> Result<(u64, String), String> {
-    let parts = text.split_once('=').and_then(|(id, address)| Some((id.parse().ok()?, address.to_owned())));
-    parts.ok_or_else(|| format!("{text:?} is not ID=HOST:PORT"))
+fn server_number(name: &str) -> Result<u64, CliError> {
+    match name.parse() {
+        Ok(ProcessName::Server(id)) => Ok(id),
+        Ok(ProcessName::Node(_)) | Err(_) => Err(CliError::usage(format!("{name:?} is no server (s1, s2, …)"))),
+    }
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

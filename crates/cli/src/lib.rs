@@ -30,6 +30,7 @@ mod get;
 mod listing;
 mod local;
 mod logs;
+mod member;
 mod modify;
 mod observe;
 mod pick;
@@ -121,6 +122,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Verb::Launcher(args) => Box::pin(local::launcher(args)).await,
         Verb::Down(args) => local::down(&args, &address).await,
         Verb::Status { output } => local::status(&address, output).await,
+        Verb::Member(verb) => member::run(&address, &verb, id).await,
         Verb::Fault(fault) => local::fault(&address, &fault).await,
         Verb::Apply(args) => apply::apply(&address.connect(), &args, given_namespace, id).await,
         Verb::Get(args) => get::get(&address.connect(), &args, namespace).await,

@@ -196,13 +196,10 @@ pub(crate) async fn down(args: &Down, address: &Address) -> Result<(), CliError>
 /// Shows members, leader, revision, nodes and holds.
 pub(crate) async fn status(address: &Address, output: Option<Output>) -> Result<(), CliError> {
     let session = address.connect();
-    let (mut reply, is_stale) = match fetch::status(&session, false, LEADER_MS_MAX).await {
+    let (reply, is_stale) = match fetch::status(&session, false, LEADER_MS_MAX).await {
         Ok(reply) => (reply, false),
         Err(_) => (fetch::status(&session, true, ANSWER_MS_MAX).await?, true),
     };
-    if let Address::Dir(dir) = address {
-        show_own_addresses(&mut reply, dir)?;
-    }
     match output {
         Some(Output::Json) => {
             print::data(manifest::to_json(&reply)?.as_bytes());
@@ -232,19 +229,6 @@ pub(crate) async fn status(address: &Address, output: Option<Output>) -> Result<
     Ok(())
 }
 
-/// Servers know each other by their proxies' addresses; clients do not go through these.
-fn show_own_addresses(reply: &mut v1::StatusReply, dir: &Path) -> Result<(), CliError> {
-    let layout = cluster::Layout::open(dir).map_err(anyhow::Error::from)?;
-    if let Some(file) = ClusterFile::read(&layout)? {
-        for member in &mut reply.members {
-            if let Some(address) = file.servers.get(&member.id) {
-                member.address = address.to_string();
-            }
-        }
-    }
-    Ok(())
-}
-
 fn show_status(reply: &v1::StatusReply) {
     let leader = if reply.leader.is_empty() { print::NONE } else { &reply.leader };
     let digest = &reply.digest;
@@ -253,22 +237,7 @@ fn show_status(reply: &v1::StatusReply) {
     print::line(format!("revision  {}, state digest {digest}", reply.revision));
     print::line(format!("nodes     {} of {} ready", reply.nodes_ready, reply.nodes));
     print::line(format!("pods      {} of {} ready, {} held\n", reply.pods_ready, reply.pods, reply.pods_held));
-    let mut table = Table::new(["SERVER", "ROLE", "ADDRESS", "REACHABLE", "APPLIED", "MATCHED", "LAG"]);
-    let last = reply.members.iter().map(|member| member.matched).max().unwrap_or_default();
-    let known = |entry: u64| if entry == 0 { String::new() } else { entry.to_string() };
-    for member in &reply.members {
-        let role = if member.leader { "leader" } else { "follower" };
-        table.row(vec![
-            member.name.clone(),
-            role.to_owned(),
-            member.address.clone(),
-            if member.reachable { "yes" } else { "no" }.to_owned(),
-            known(member.applied),
-            known(member.matched),
-            if member.matched == 0 { String::new() } else { (last - member.matched).to_string() },
-        ]);
-    }
-    table.print();
+    crate::member::table(&reply.members).print();
 }
 
 async fn show_nodes_and_holds(session: &Session) -> Result<(), CliError> {

@@ -15,6 +15,7 @@ mod lifecycle;
 mod local;
 mod logs;
 mod manifests;
+mod members;
 mod names;
 mod nodes;
 mod placement;

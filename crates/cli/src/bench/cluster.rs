@@ -98,11 +98,10 @@ impl Cluster {
         let executable = std::env::current_exe().map_err(io)?;
         let mut pids = BTreeMap::new();
         for (&id, &address) in &file.servers {
-            let peers: Vec<_> =
-                file.servers.iter().map(|(&id, &at)| (id, at)).filter(|(peer, _)| *peer != id).collect();
-            let mut arguments = process::server_arguments(&layout, &file, id, address, &peers);
-            arguments.extend(common.server_arguments.iter().cloned());
             let name = ProcessName::Server(id);
+            process::write_routes(&layout, name, &file.servers).map_err(io)?;
+            let mut arguments = process::server_arguments(&layout, &file, id, address, &file.servers);
+            arguments.extend(common.server_arguments.iter().cloned());
             let (child, started) = process::spawn(&executable, &arguments, &layout.log(name), false)?;
             pids.insert(name.to_string(), started.pid.unsigned_abs());
             own.children.push(child);

@@ -101,6 +101,13 @@ pub enum Request {
     },
     /// Ends partitions, delays and pauses. What was killed stays so.
     Clear,
+    /// Starts a new server, which asks the others to be added.
+    AddServer,
+    /// Stops a server that was removed from the control plane, and forgets it.
+    RemoveServer {
+        /// Which.
+        target: ProcessName,
+    },
     /// Ends the cluster.
     Down {
         /// Removes its data as well.
@@ -124,6 +131,13 @@ pub enum Answer {
     Faults {
         /// Every active fault.
         faults: Vec<Fault>,
+    },
+    /// The answer to [`Request::AddServer`].
+    Added {
+        /// The new server.
+        name: ProcessName,
+        /// Where it says how it fares.
+        log: PathBuf,
     },
     /// It was not done.
     Refused {

@@ -19,7 +19,7 @@ use super::fault::{Direction, Fault, FaultKind, Faults};
 use super::layout::{ClusterFile, Layout, Lock, ProcessName, random_hex};
 use super::link::Link;
 use super::procfs::ProcessRef;
-use super::up::Notice;
+use super::up::{Notice, SERVERS_MAX};
 use super::{Refused, process, stop};
 
 /// How long a process may take to end after SIGKILL.
@@ -47,7 +47,7 @@ pub(super) struct Launcher {
     own: ProcessRef,
     links: BTreeMap<(ProcessName, ProcessName), Link>,
     /// Bound, never listening: while a server is dead, nobody else is given its port.
-    _held_ports: Vec<TcpSocket>,
+    held_ports: BTreeMap<u64, TcpSocket>,
     slots: BTreeMap<ProcessName, Slot>,
     faults: Faults,
     exits: mpsc::Receiver<Exit>,
@@ -73,11 +73,11 @@ struct Exit {
 impl Launcher {
     /// Opens ports and links, and starts no process yet.
     pub(super) async fn new(mut parts: Parts) -> anyhow::Result<Self> {
-        let mut held_ports = Vec::new();
-        for address in parts.file.servers.values_mut() {
+        let mut held_ports = BTreeMap::new();
+        for (&id, address) in &mut parts.file.servers {
             let (socket, bound) = hold_port(*address).context("finding a free port")?;
             *address = bound;
-            held_ports.push(socket);
+            held_ports.insert(id, socket);
         }
         let own = ProcessRef::of_self().context("reading /proc/self/stat")?;
         parts.file.launcher = Some(own);
@@ -93,7 +93,9 @@ impl Launcher {
         }
         let slots = parts.file.names().into_iter().map(|name| (name, Slot::default())).collect();
         let (exit_sender, exits) = mpsc::channel(EXITS_MAX);
-        Ok(Self { parts, own, links, _held_ports: held_ports, slots, faults: Faults::default(), exits, exit_sender })
+        let launcher = Self { parts, own, links, held_ports, slots, faults: Faults::default(), exits, exit_sender };
+        launcher.write_routes()?;
+        Ok(launcher)
     }
 
     pub(super) fn file(&self) -> &ClusterFile {
@@ -107,20 +109,13 @@ impl Launcher {
     /// Starts the server or agent of this name; it must not run.
     pub(super) fn start(&mut self, name: ProcessName) -> anyhow::Result<()> {
         let Parts { layout, file, executable, .. } = &self.parts;
-        let reachable: Vec<(u64, SocketAddr)> = file
-            .servers
-            .keys()
-            .filter_map(|&id| Some((id, self.links.get(&(name, ProcessName::Server(id)))?.address())))
-            .collect();
         let (mut arguments, more) = match name {
             ProcessName::Server(id) => {
                 let listen = *file.servers.get(&id).with_context(|| format!("there is no server {name}"))?;
-                let arguments = process::server_arguments(layout, file, id, listen, &reachable);
+                let arguments = process::server_arguments(layout, file, id, listen, &self.routes(name));
                 (arguments, &self.parts.server_arguments)
             }
-            ProcessName::Node(_) => {
-                (process::agent_arguments(layout, file, name, &reachable)?, &self.parts.agent_arguments)
-            }
+            ProcessName::Node(_) => (process::agent_arguments(layout, file, name)?, &self.parts.agent_arguments),
         };
         arguments.extend(more.iter().cloned());
         let (mut child, process) = process::spawn(executable, &arguments, &layout.log(name), true)?;
@@ -182,6 +177,8 @@ impl Launcher {
             Request::Pause { target, for_ms } => self.on_pause(target, for_ms)?,
             Request::Resume { target } => self.on_resume(target)?,
             Request::Clear => self.on_clear()?,
+            Request::AddServer => return self.on_add_server().await,
+            Request::RemoveServer { target } => self.on_remove_server(target).await?,
             Request::Down { purge } => self.on_down(purge).await?,
         };
         Ok(Answer::Done { message })
@@ -289,6 +286,69 @@ impl Launcher {
             [] => "no fault is active any more".into(),
             names => format!("all faults are ended, but {} must be restarted", names.join(", ")),
         })
+    }
+
+    /// Opens the ways to and from a new server before it begins, so that whoever hears of it can reach it.
+    async fn on_add_server(&mut self) -> anyhow::Result<Answer> {
+        if SERVERS_MAX <= self.parts.file.servers.len() {
+            return Err(Refused::new(format!("a local cluster has at most {SERVERS_MAX} servers")).into());
+        }
+        let (socket, address) = hold_port(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).context("finding a free port")?;
+        let id = self.parts.file.add_server(address);
+        let name = ProcessName::Server(id);
+        self.held_ports.insert(id, socket);
+        self.slots.insert(name, Slot::default());
+        self.parts.file.write(&self.parts.layout)?;
+        for other in self.parts.file.names().into_iter().filter(|other| *other != name) {
+            self.links.insert((other, name), Link::listen(address).await.context("opening a proxy")?);
+            if let ProcessName::Server(other_id) = other
+                && let Some(&upstream) = self.parts.file.servers.get(&other_id)
+            {
+                self.links.insert((name, other), Link::listen(upstream).await.context("opening a proxy")?);
+            }
+        }
+        // A process that is partitioned from all others is so from this one, too.
+        self.impose_faults();
+        self.write_routes()?;
+        self.start(name)?;
+        Ok(Answer::Added { name, log: self.parts.layout.log(name) })
+    }
+
+    /// Ends a server that does not belong to the control plane any more, and forgets it.
+    async fn on_remove_server(&mut self, target: ProcessName) -> anyhow::Result<String> {
+        self.slot(target)?;
+        let ProcessName::Server(id) = target else {
+            return Err(Refused::new(format!("{target} is no server"))
+                .hint(format!("holdfast delete node {target}"))
+                .into());
+        };
+        self.kill(target).await?;
+        self.links.retain(|(from, to), _| *from != target && *to != target);
+        self.held_ports.remove(&id);
+        self.slots.remove(&target);
+        let ended = self.faults.end(|fault| fault.kind.target() == target);
+        self.announce_ends(&ended);
+        self.parts.file.remove_server(id);
+        self.parts.file.write(&self.parts.layout)?;
+        self.write_routes()?;
+        let data_dir = self.parts.layout.process_dir(target);
+        Ok(format!("{target} is stopped; what is in {} is of no use any more", data_dir.display()))
+    }
+
+    /// The proxies by which a process reaches each server.
+    fn routes(&self, name: ProcessName) -> BTreeMap<u64, SocketAddr> {
+        let to_server = |(&(from, to), link): (&(ProcessName, ProcessName), &Link)| match to {
+            ProcessName::Server(id) if from == name => Some((id, link.address())),
+            ProcessName::Server(_) | ProcessName::Node(_) => None,
+        };
+        self.links.iter().filter_map(to_server).collect()
+    }
+
+    fn write_routes(&self) -> anyhow::Result<()> {
+        for &name in self.slots.keys() {
+            process::write_routes(&self.parts.layout, name, &self.routes(name)).context("writing routes")?;
+        }
+        Ok(())
     }
 
     async fn on_down(&mut self, purge: bool) -> anyhow::Result<String> {

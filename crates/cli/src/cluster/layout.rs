@@ -1,7 +1,7 @@
 //! What lies where in a data directory, and `cluster.json`: what outlives the launcher.
 //! Never starts or ends anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -89,6 +89,7 @@ impl Layout {
         let layout = Self::open(data_dir)?;
         fs::create_dir_all(layout.logs())?;
         fs::create_dir_all(layout.storage())?;
+        fs::create_dir_all(layout.routes_dir())?;
         Ok(layout)
     }
 
@@ -115,6 +116,16 @@ impl Layout {
     /// The log file of one process.
     pub fn log(&self, name: ProcessName) -> PathBuf {
         self.logs().join(format!("{name}.log"))
+    }
+
+    /// The file that says by which proxies a process reaches each server.
+    pub fn routes(&self, name: ProcessName) -> PathBuf {
+        self.routes_dir().join(name.to_string())
+    }
+
+    /// Where these files are.
+    pub(super) fn routes_dir(&self) -> PathBuf {
+        self.root.join("routes")
     }
 
     /// The log file of a launcher without a terminal.
@@ -182,6 +193,13 @@ pub struct ClusterFile {
     pub(super) host_boot_id: String,
     /// The servers' own addresses: for clients, not through any proxy.
     pub servers: BTreeMap<u64, SocketAddr>,
+    /// The servers that the control plane began with; empty in a description that is older than this field, and then all
+    /// of `servers`.
+    #[serde(default)]
+    founders: BTreeSet<u64>,
+    /// The highest number that any server ever had.
+    #[serde(default)]
+    last_server: u64,
     /// The nodes.
     pub nodes: BTreeMap<ProcessName, NodeRecord>,
     /// The image catalogue that agents are given.
@@ -204,6 +222,8 @@ impl ClusterFile {
             cluster_id,
             host_boot_id: procfs::host_boot_id()?,
             servers: BTreeMap::new(),
+            founders: BTreeSet::new(),
+            last_server: 0,
             nodes: BTreeMap::new(),
             images: None,
             launcher: None,
@@ -240,6 +260,33 @@ impl ClusterFile {
     /// Every name of the cluster: servers, then nodes.
     pub fn names(&self) -> Vec<ProcessName> {
         self.servers.keys().map(|&id| ProcessName::Server(id)).chain(self.nodes.keys().copied()).collect()
+    }
+
+    /// The servers that the control plane began with, whatever became of them.
+    pub(super) fn founders(&self) -> Vec<u64> {
+        if self.founders.is_empty() {
+            self.servers.keys().copied().collect()
+        } else {
+            self.founders.iter().copied().collect()
+        }
+    }
+
+    /// Adds a server under a number that none ever had.
+    pub(super) fn add_server(&mut self, address: SocketAddr) -> u64 {
+        self.founders = self.founders().into_iter().collect();
+        let highest = self.servers.keys().chain(&self.founders).copied().max().unwrap_or_default();
+        self.last_server = self.last_server.max(highest) + 1;
+        self.servers.insert(self.last_server, address);
+        self.last_server
+    }
+
+    /// Forgets a server: its number stays used.
+    pub(super) fn remove_server(&mut self, id: u64) {
+        self.founders = self.founders().into_iter().collect();
+        let highest = self.servers.keys().copied().max().unwrap_or_default();
+        self.last_server = self.last_server.max(highest);
+        self.servers.remove(&id);
+        self.processes.remove(&ProcessName::Server(id));
     }
 
     /// Adds a node that does not exist yet.

@@ -1,6 +1,7 @@
 //! The processes of a cluster: exactly how each is started, and how to recognise one that somebody else started.
 //! Never decides when to start or end one.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -26,43 +27,42 @@ pub const LAUNCHER_VERB: &str = "launcher";
 /// How many directories below `<node dir>/pods` a shim may write who it is: `<uid>/…/shim.json`.
 const SHIM_DEPTH_MAX: usize = 4;
 
-/// The arguments of a server: `server --name s1 --id 1 --listen ADDR --data-dir DIR --cluster-id HEX
-/// --bootstrap-names s1,s2,s3 [--peer ID=ADDR]…`.
+/// The arguments of a server: `server --name s1 --id 1 --listen ADDR --data-dir DIR --cluster-id HEX --routes FILE
+/// --bootstrap-names s1,s2,s3`, or with `--join ADDR,…` in their place for one that was added later.
 ///
 /// `--bootstrap-names` are the first members, in the order of their ids: a new data directory starts with these voters.
-/// `--peer` is given for each other server; its address is the proxy that leads from this server to that one.
+/// The routes are the proxies that lead from this server to each other one, and so are the addresses to join by.
 pub fn server_arguments(
     layout: &Layout,
     file: &ClusterFile,
     id: u64,
     listen: SocketAddr,
-    peers: &[(u64, SocketAddr)],
+    routes: &BTreeMap<u64, SocketAddr>,
 ) -> Vec<OsString> {
     let name = ProcessName::Server(id);
-    let members: Vec<String> = file.servers.keys().map(|&id| ProcessName::Server(id).to_string()).collect();
     let mut arguments = Arguments::new(SERVER_VERB);
     arguments.flag("--name", name.to_string());
     arguments.flag("--id", id.to_string());
     arguments.flag("--listen", listen.to_string());
     arguments.flag("--data-dir", layout.process_dir(name));
     arguments.flag("--cluster-id", &file.cluster_id);
-    arguments.flag("--bootstrap-names", members.join(","));
-    for (id, address) in peers {
-        arguments.flag("--peer", format!("{id}={address}"));
+    arguments.flag("--routes", layout.routes(name));
+    let founders = file.founders();
+    if founders.contains(&id) {
+        let names: Vec<String> = founders.into_iter().map(|id| ProcessName::Server(id).to_string()).collect();
+        arguments.flag("--bootstrap-names", names.join(","));
+    } else {
+        let others: Vec<String> = routes.values().map(ToString::to_string).collect();
+        arguments.flag("--join", others.join(","));
     }
     arguments.0
 }
 
 /// The arguments of an agent: `agent --name n1 --data-dir DIR --cluster-id HEX --boot-id HEX --machine-id HEX
-/// --storage-root DIR --service-proxy shared [--images FILE] [--server ID=ADDR]…`.
+/// --storage-root DIR --service-proxy shared [--images FILE] --routes FILE`.
 ///
-/// `--server` is given for each server; its address is the proxy that leads from this agent to that server.
-pub fn agent_arguments(
-    layout: &Layout,
-    file: &ClusterFile,
-    name: ProcessName,
-    servers: &[(u64, SocketAddr)],
-) -> anyhow::Result<Vec<OsString>> {
+/// The routes are the proxies that lead from this agent to each server.
+pub fn agent_arguments(layout: &Layout, file: &ClusterFile, name: ProcessName) -> anyhow::Result<Vec<OsString>> {
     let node = file.nodes.get(&name).with_context(|| format!("there is no node {name}"))?;
     let mut arguments = Arguments::new(AGENT_VERB);
     arguments.flag("--name", name.to_string());
@@ -76,10 +76,16 @@ pub fn agent_arguments(
     if let Some(images) = &file.images {
         arguments.flag("--images", images);
     }
-    for (id, address) in servers {
-        arguments.flag("--server", format!("{id}={address}"));
-    }
+    arguments.flag("--routes", layout.routes(name));
     Ok(arguments.0)
+}
+
+/// Writes by which ways a process reaches each server. It may be reading: it sees the old ways or the new ones.
+pub fn write_routes(layout: &Layout, name: ProcessName, routes: &BTreeMap<u64, SocketAddr>) -> std::io::Result<()> {
+    let path = layout.routes(name);
+    let aside = path.with_extension("new");
+    fs::write(&aside, api::routes::to_text(routes))?;
+    fs::rename(&aside, &path)
 }
 
 /// The arguments of a launcher without a terminal: `launcher --data-dir DIR [--servers N] [--agents N] [--images FILE]
@@ -256,20 +262,33 @@ mod tests {
         let root = layout.root().display().to_string();
         let address = SocketAddr::from(([127, 0, 0, 1], 5000));
         assert_eq!(
-            text(&server_arguments(&layout, &file, 1, address, &[(2, address), (3, address)])),
+            text(&server_arguments(&layout, &file, 1, address, &BTreeMap::new())),
             format!(
                 "server --name s1 --id 1 --listen 127.0.0.1:5000 --data-dir {root}/s1 --cluster-id {} \
-                 --bootstrap-names s1,s2,s3 --peer 2=127.0.0.1:5000 --peer 3=127.0.0.1:5000",
+                 --routes {root}/routes/s1 --bootstrap-names s1,s2,s3",
                 file.cluster_id
             )
         );
+        file.remove_server(3);
+        assert_eq!(file.add_server(address), 4, "no number is used twice");
+        let others = [(1, address), (2, SocketAddr::from(([127, 0, 0, 1], 6000)))].into();
+        assert_eq!(
+            text(&server_arguments(&layout, &file, 4, address, &others)),
+            format!(
+                "server --name s4 --id 4 --listen 127.0.0.1:5000 --data-dir {root}/s4 --cluster-id {} \
+                 --routes {root}/routes/s4 --join 127.0.0.1:5000,127.0.0.1:6000",
+                file.cluster_id
+            )
+        );
+        let first = text(&server_arguments(&layout, &file, 1, address, &others));
+        assert!(first.ends_with("--bootstrap-names s1,s2,s3"), "the first ones stay the first ones: {first}");
         file.images = Some("/images.yaml".into());
         let node = &file.nodes[&NODE];
         assert_eq!(
-            text(&agent_arguments(&layout, &file, NODE, &[(1, address)]).unwrap()),
+            text(&agent_arguments(&layout, &file, NODE).unwrap()),
             format!(
                 "agent --name n1 --data-dir {root}/n1 --cluster-id {} --boot-id {} --machine-id {} \
-                 --storage-root {root}/storage --service-proxy shared --images /images.yaml --server 1=127.0.0.1:5000",
+                 --storage-root {root}/storage --service-proxy shared --images /images.yaml --routes {root}/routes/n1",
                 file.cluster_id, node.boot_id, node.machine_id
             )
         );

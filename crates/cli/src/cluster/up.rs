@@ -26,7 +26,7 @@ pub const SERVERS_DEFAULT: u64 = 3;
 /// How many agents a new cluster has.
 pub const AGENTS_DEFAULT: u64 = 3;
 /// More servers only make a group slower.
-const SERVERS_MAX: u64 = 9;
+pub(super) const SERVERS_MAX: usize = 9;
 /// Each agent needs a process, and a proxy to every server.
 const AGENTS_MAX: u64 = 200;
 /// Notices that nobody reads are dropped beyond this.
@@ -357,7 +357,7 @@ fn choose_size(file: &mut ClusterFile, options: &UpOptions, is_new: bool) -> any
     let (old_servers, old_agents) = (file.servers.len() as u64, file.nodes.len() as u64);
     let servers = options.servers.unwrap_or(if is_new { SERVERS_DEFAULT } else { old_servers });
     let agents = options.agents.unwrap_or(if is_new { AGENTS_DEFAULT } else { old_agents });
-    if !(1..=SERVERS_MAX).contains(&servers) || AGENTS_MAX < agents {
+    if !(1..=SERVERS_MAX as u64).contains(&servers) || AGENTS_MAX < agents {
         return Err(Refused::new(format!(
             "a local cluster has 1 to {SERVERS_MAX} servers and up to {AGENTS_MAX} agents, not {servers} and {agents}"
         ))
@@ -366,15 +366,15 @@ fn choose_size(file: &mut ClusterFile, options: &UpOptions, is_new: bool) -> any
     if !is_new && (servers != old_servers || agents < old_agents) {
         let data_dir = options.data_dir.display();
         return Err(Refused::new(format!(
-            "the cluster in {data_dir} has {old_servers} servers and {old_agents} agents; only agents can be added"
+            "the cluster in {data_dir} has {old_servers} servers and {old_agents} agents; here, only agents can be added"
         ))
-        .hint(format!("holdfast down --data-dir {data_dir} --purge"))
+        .hint("holdfast member add, in the running cluster")
         .into());
     }
     // Port 0 is any: the launcher puts the real one here.
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    for id in 1..=servers {
-        file.servers.entry(id).or_insert(any_port);
+    if is_new {
+        file.servers.extend((1..=servers).map(|id| (id, any_port)));
     }
     let present: BTreeSet<ProcessName> = file.nodes.keys().copied().collect();
     for name in (1..=agents).map(ProcessName::Node).filter(|name| !present.contains(name)) {
