@@ -29,7 +29,7 @@ const FILES: [&str; 12] = [
 const OBJECTS_FILE: &str = "holdfast/v1/objects.proto";
 
 /// Answers that are also printed as JSON.
-const PRINTED: [&str; 5] = ["StatusReply", "Member", "WatchReply", "Event", "WhyReply"];
+const PRINTED: [&str; 6] = ["StatusReply", "ListMembersReply", "Member", "WatchReply", "Event", "WhyReply"];
 
 /// Fields whose camelCase is not Kubernetes' own spelling.
 const SPELLINGS: [(&str, &str); 8] = [

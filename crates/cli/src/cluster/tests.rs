@@ -269,6 +269,39 @@ async fn a_cluster_can_grow_agents_but_not_change_its_servers() {
 }
 
 #[tokio::test]
+async fn a_running_cluster_gets_a_server_and_loses_one() {
+    let fixture = Fixture::new();
+    let running = fixture.up().await;
+    let mut control = Control::connect(&fixture.data_dir()).await.unwrap();
+    let s3 = ProcessName::Server(3);
+    // Cut from everybody, and so from the new one.
+    let cut = Request::Partition { target: S2, from: Vec::new(), direction: Direction::Both, for_ms: None };
+    control.ask(&cut).await.unwrap();
+    let answer = control.ask(&Request::AddServer).await.unwrap();
+    assert!(matches!(answer, Answer::Added { name, .. } if name == s3), "{answer:?}");
+    assert_eq!(fixture.status_of(s3).await.state, ProcessState::Running);
+    let routes = |name: ProcessName| {
+        let text = std::fs::read_to_string(running.layout().routes(name)).unwrap();
+        api::routes::from_text(&text).unwrap().into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!((routes(S2), routes(s3), routes(N1)), (vec![1, 3], vec![1, 2], vec![1, 2, 3]));
+    control
+        .ask(&Request::Partition { target: s3, from: vec![N1], direction: Direction::In, for_ms: None })
+        .await
+        .unwrap();
+
+    control.ask(&Request::RemoveServer { target: S2 }).await.unwrap();
+    assert_eq!((routes(s3), routes(N1)), (vec![1], vec![1, 3]));
+    assert!(control.ask(&Request::Restart { target: S2, new_boot: false }).await.is_err(), "it is forgotten");
+    assert!(control.ask(&Request::RemoveServer { target: N1 }).await.is_err(), "a node is no server");
+    running.down(false).await.unwrap();
+    let running = fixture.up().await;
+    let names: Vec<_> = running.cluster().servers.keys().copied().collect();
+    assert_eq!(names, [1, 3]);
+    running.down(true).await.unwrap();
+}
+
+#[tokio::test]
 async fn readiness_is_what_the_probe_says_and_fails_when_a_process_ends() {
     let fixture = Fixture::new();
     let mut running = fixture.up().await;
