@@ -19,13 +19,15 @@ struct Known {
     /// Ways of this server alone, which go before everything else: looked at again whenever the servers change.
     routes_file: Option<PathBuf>,
     routes: BTreeMap<u64, String>,
-    /// The servers by the state, or the founders until there is one.
+    /// The servers by the state, or those known at the start until there is one.
     servers: BTreeMap<u64, String>,
 }
 
 impl Addresses {
     pub(crate) fn new(config: &ServerConfig) -> Self {
-        let servers = config.founders.iter().map(|id| (*id, String::new())).collect();
+        // A server that joins was told of some that the group did not begin with; one of them may lead.
+        let first = config.founders.iter().chain(config.peers.keys());
+        let servers = first.map(|id| (*id, String::new())).collect();
         let known =
             Known { told: config.peers.clone(), routes_file: config.routes.clone(), routes: BTreeMap::new(), servers };
         let addresses = Self { known: Arc::new(Mutex::new(known)) };

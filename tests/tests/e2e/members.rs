@@ -111,8 +111,9 @@ fn a_removal_that_would_leave_no_quorum_is_refused() {
     let others: Vec<String> = servers(&cluster).into_iter().filter(|server| *server != leading).collect();
     cluster.ok(&["fault", "kill", &others[0]]);
     cluster.wait("the leader misses it", || {
-        let text = cluster.ok(&["member", "list"]);
-        text.lines().any(|line| line.starts_with(&others[0]) && line.contains("no"))
+        let list: Value = serde_json::from_str(&cluster.ok(&["member", "list", "-o", "json"])).expect("JSON");
+        let members = list["members"].as_array().expect("a list has members");
+        members.iter().any(|member| member["name"] == others[0].as_str() && member["reachable"] == false)
     });
     let refused = cluster.refused(&["member", "remove", &others[1]]);
     assert!(refused.contains("of the 2 voters that would remain, only 1 are heard"), "{refused}");
