@@ -47,8 +47,15 @@ pub(crate) const KEEPALIVE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub(crate) struct Channels {
     addresses: Addresses,
-    /// With the address that each was made for.
-    by_id: Arc<Mutex<BTreeMap<u64, (String, Endpoint, Channel)>>>,
+    by_id: Arc<Mutex<BTreeMap<u64, Way>>>,
+}
+
+/// A connection, and the address that it was made for.
+#[derive(Clone, Debug)]
+struct Way {
+    address: String,
+    endpoint: Endpoint,
+    channel: Channel,
 }
 
 impl Channels {
@@ -58,27 +65,24 @@ impl Channels {
 
     /// A connection to a server whose address is known.
     pub(crate) fn get(&self, id: u64) -> Option<Channel> {
-        self.find(id).map(|(_, channel)| channel)
+        self.find(id).map(|way| way.channel)
     }
 
     /// A connection of its own, for what may be held up by its reader and must not hold up anything else.
     pub(crate) async fn connect(&self, id: u64) -> Option<Channel> {
-        let (endpoint, _) = self.find(id)?;
-        endpoint.connect().await.ok()
+        self.find(id)?.endpoint.connect().await.ok()
     }
 
-    fn find(&self, id: u64) -> Option<(Endpoint, Channel)> {
+    fn find(&self, id: u64) -> Option<Way> {
         let address = self.addresses.of(id)?;
         let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, endpoint, channel)) = by_id.get(&id)
-            && *known == address
-        {
-            return Some((endpoint.clone(), channel.clone()));
+        if let Some(way) = by_id.get(&id).filter(|way| way.address == address) {
+            return Some(way.clone());
         }
         let endpoint = endpoint(&address).ok()?;
-        let channel = endpoint.connect_lazy();
-        by_id.insert(id, (address, endpoint.clone(), channel.clone()));
-        Some((endpoint, channel))
+        let way = Way { address, channel: endpoint.connect_lazy(), endpoint };
+        by_id.insert(id, way.clone());
+        Some(way)
     }
 }
 
