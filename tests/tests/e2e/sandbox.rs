@@ -56,6 +56,9 @@ spec:
           storage: 16Mi
 ";
 
+/// A user that owns nothing.
+pub(crate) const NOBODY: u32 = 65_534;
+
 /// A cluster whose pods are in sandboxes; `None`, with the reason printed, where the machine allows none.
 pub(crate) fn sandboxes() -> Option<Cluster> {
     sandboxes_with(&[])
@@ -66,7 +69,8 @@ pub(crate) fn sandboxes_with(flags: &[&str]) -> Option<Cluster> {
     sandboxes_as(None, flags)
 }
 
-fn sandboxes_as(user: Option<u32>, flags: &[&str]) -> Option<Cluster> {
+/// The same, of another user.
+pub(crate) fn sandboxes_as(user: Option<u32>, flags: &[&str]) -> Option<Cluster> {
     let cluster = Cluster::prepared(&[&["--runtime=sandbox"], flags].concat());
     let cluster = match user {
         Some(user) => cluster.of_user(user),
@@ -100,7 +104,6 @@ fn a_volume_is_found_at_its_path_and_survives_whatever_happens_to_the_pod() {
 
 #[test]
 fn the_same_holds_for_a_user_without_privileges() {
-    const NOBODY: u32 = 65_534;
     if !rustix::process::geteuid().is_root() {
         println!("left out: this user has no privileges to begin with");
         return;
