@@ -11,6 +11,7 @@ mod local;
 mod message;
 mod outbox;
 mod pod;
+mod sizes;
 
 pub use crate::core::{AgentCore, SESSION_SILENCE_MS_MIN};
 pub use container::{

@@ -224,7 +224,8 @@ pub enum Output {
     Send(FromAgent),
     /// The session is of no use: close it, and try the leader, if one is named, or any server. Needs no answer.
     CloseSession { leader: Option<u64>, reason: String },
-    /// Attach a volume under its fence and publish it to a pod. Answered by [`Input::AttachDone`].
+    /// Attach a volume under its fence, in its size, and publish it to a pod; all that again for one that is attached, so
+    /// that it grows. Answered by [`Input::AttachDone`].
     AttachVolume { uid: Uid, pod: Arc<AssignedPod>, volume: AssignedVolume },
     /// Makes a volume that ends with its pod, or gives it another content. Answered by [`Input::VolumePlaced`].
     PlaceVolume { uid: Uid, pod: Arc<AssignedPod>, volume: Name, content: VolumeContent },

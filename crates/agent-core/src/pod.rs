@@ -5,6 +5,7 @@ use crate::container::{ContainerRun, Role};
 use crate::given::Given;
 use crate::local::LocalVolumes;
 use crate::message::{Failure, Input, LiveContainer, LivePod, Output};
+use crate::sizes::Sizes;
 use domain::agent::AssignedPod;
 use domain::command::PodReport;
 use domain::id::{Fence, Name, Uid, VolumeName};
@@ -39,6 +40,7 @@ pub(crate) struct Pod {
     local_volumes: LocalVolumes,
     failure: Failure,
     started_at_ms: u64,
+    sizes: Sizes,
     /// What was last put into the outbox; at first, what the control plane believes without being told.
     told: Option<PodReport>,
 }
@@ -71,6 +73,7 @@ impl Pod {
             local_volumes: LocalVolumes::default(),
             failure: Failure::default(),
             started_at_ms: 0,
+            sizes: Sizes::default(),
             told: Some(told),
         }
     }
@@ -91,6 +94,8 @@ impl Pod {
         // Containers run only on attached volumes; otherwise the agent may have died on the way.
         let has_begun = !live.containers.is_empty();
         adopted.stage = if has_begun { Stage::Active } else { Stage::Retrying { at_ms: 0 } };
+        // The shell has seen to it that they are as large as the ledger says.
+        adopted.sizes = adopted.assigned.as_deref().map(Sizes::of).unwrap_or_default();
         adopted
     }
 
@@ -104,6 +109,7 @@ impl Pod {
             local_volumes: LocalVolumes::default(),
             failure: Failure::default(),
             started_at_ms: 0,
+            sizes: Sizes::default(),
             told: None,
         }
     }
@@ -153,6 +159,7 @@ impl Pod {
             (Stage::Active, Input::VolumePlaced { volume, result, .. }) => {
                 self.local_volumes.on_placed(now_ms, &volume, result);
             }
+            (Stage::Active, Input::AttachDone { volume, result: Err(_), .. }) => self.sizes.on_failed(now_ms, &volume),
             (Stage::Active, input) => self.on_container_change(now_ms, input),
             (Stage::Cleaning, Input::PodCleaned { .. }) => {
                 self.stage = Stage::Gone;
@@ -240,6 +247,7 @@ impl Pod {
     }
 
     fn keep_running(&mut self, now_ms: u64, pod: &Arc<AssignedPod>, given: Given<'_>, out: &mut Vec<Output>) {
+        self.sizes.advance(now_ms, self.uid, pod, out);
         self.local_volumes.advance(now_ms, self.uid, pod, given, out);
         let lack = self.local_volumes.failure().cloned().unwrap_or_default();
         let may_start = self.local_volumes.are_placed();
@@ -294,6 +302,7 @@ impl Pod {
         } else {
             Stage::Attaching { missing }
         };
+        self.sizes = Sizes::of(pod);
         out.extend(pod.volumes.iter().map(|volume| Output::AttachVolume {
             uid: self.uid,
             pod: Arc::clone(pod),
@@ -403,7 +412,7 @@ impl Pod {
             Stage::Retrying { at_ms } => Some(at_ms),
             Stage::Active => {
                 let runs = self.containers.iter().filter_map(|run| run.next_at_ms(spec(Some(pod), run.name())));
-                runs.chain(self.local_volumes.next_at_ms()).min()
+                runs.chain(self.local_volumes.next_at_ms()).chain(self.sizes.next_at_ms()).min()
             }
             Stage::Waiting | Stage::Attaching { .. } | Stage::Cleaning | Stage::Gone => None,
         }

@@ -1,8 +1,8 @@
 //! Conversations with the core: inputs, and everything that comes out, in order.
 
 use agent_core::{
-    AgentCore, Config, Failure, Input, Ledger, LiveContainer, LiveContainerState, LivePod, Output, ProbeKind,
-    ProbeResult,
+    ATTACH_RETRY_MS, AgentCore, Config, Failure, Input, Ledger, LiveContainer, LiveContainerState, LivePod, Output,
+    ProbeKind, ProbeResult,
 };
 use domain::agent::{AssignedPod, AssignedVolume, Assignment, FromAgent, ToAgent, VolumeRemoval};
 use domain::command::PodReport;
@@ -266,6 +266,24 @@ fn the_same_assignment_again_changes_nothing() {
     let pod = web(7, 3);
     let mut agent = Agent::running(&pod);
     assert_eq!(agent.assign(6, std::slice::from_ref(&pod)), []);
+}
+
+#[test]
+fn a_volume_that_should_be_larger_is_attached_once_more_while_its_pod_runs() {
+    let small = web(7, 3);
+    let mut agent = Agent::running(&small);
+    let mut large = small.clone();
+    large.volumes[0].capacity_bytes *= 2;
+    let attach = Output::AttachVolume { uid: Uid(7), pod: Arc::new(large.clone()), volume: large.volumes[0].clone() };
+    let grown = deeds(agent.assign(6, std::slice::from_ref(&large)));
+    assert_eq!(grown, std::slice::from_ref(&attach));
+    assert_eq!(deeds(agent.assign(7, std::slice::from_ref(&large))), []);
+    let (uid, volume) = (Uid(7), VolumeName::new("v0"));
+    let failed = agent.step(Input::AttachDone { uid, volume, result: Err(Failure::default()) });
+    assert_eq!(deeds(failed), [], "the pod runs on with what it has");
+    assert_eq!(deeds(agent.after(ATTACH_RETRY_MS)), [attach]);
+    assert_eq!(deeds(agent.attached(7)), []);
+    assert_eq!(deeds(agent.after(ATTACH_RETRY_MS)), []);
 }
 
 #[test]

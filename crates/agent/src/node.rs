@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_core::{AgentCore, Config, Input, Ledger, Output};
-use domain::agent::ToAgent;
+use domain::agent::{AssignedVolume, ToAgent};
 use domain::id::NodeName;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -63,7 +63,8 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let tunnels = Tunnels::new(Some(Arc::clone(&site)));
     let mut pods = Pods::new(Arc::clone(&site));
     let live = pods.adopt().await;
-    release_forgotten(&site).await;
+    let volumes: Vec<_> = ledger.pods.values().flat_map(|pod| pod.volumes.clone()).collect();
+    settle_volumes(&site, volumes).await;
     tracing::info!(node = config.node, boot = %registration.boot_id, pods = live.len(), "agent begins");
 
     let core_config = Config { node: NodeName::new(&config.node), registration, heartbeat_ms: config.heartbeat_ms };
@@ -293,11 +294,19 @@ async fn find_volume_drivers(site: &Site) -> Result<Vec<Support>, AgentError> {
     finding.await.map_err(|error| AgentError::Runtime { source: io::Error::other(error) })
 }
 
-/// Volumes that are written down for pods that are not here go back; what cannot be undone now is tried at the next start.
-async fn release_forgotten(site: &Site) {
+/// Volumes that are written down for pods that are not here go back, and those that are here get the size that a former
+/// agent may not have come to give them. What cannot be done now is tried at the next start.
+async fn settle_volumes(site: &Site, assigned: Vec<AssignedVolume>) {
     let volumes = site.volumes.clone();
-    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || volumes.detach_forgotten()).await {
-        tracing::warn!(error = crate::pods::with_causes(&error), "releasing volumes of former pods");
+    let settle = move || {
+        let released = volumes.detach_forgotten();
+        let expand = |v: &AssignedVolume| volumes.expand(v.driver.as_str(), v.handle.as_str(), v.capacity_bytes);
+        for failed in assigned.iter().map(expand).chain([released]).filter_map(Result::err) {
+            tracing::warn!(error = crate::pods::with_causes(&failed), "settling volumes of a former agent");
+        }
+    };
+    if let Err(error) = tokio::task::spawn_blocking(settle).await {
+        tracing::warn!(%error, "settling volumes of a former agent");
     }
 }
 

@@ -170,7 +170,7 @@ impl Drop for Place {
 #[test]
 fn an_agent_that_dies_between_any_two_steps_of_attaching_leaves_nothing_that_the_next_one_cannot_end_or_finish() {
     for place in Place::all() {
-        for step in (0..5).flat_map(|step| [(step, false), (step, true)]) {
+        for step in (0..6).flat_map(|step| [(step, false), (step, true)]) {
             let dying = place.dying("n1", step.0, step.1);
             dying.attach(&place.wanted(1, 5)).unwrap_err();
             if step.0 % 2 == 0 {
@@ -240,15 +240,14 @@ fn a_full_image_is_full_for_its_own_pods_only_and_can_grow() {
     assert!(stats().available_bytes < 1 << 16, "{:?}", stats());
     fs::write(place.dir.path().join("elsewhere"), [7; 1 << 16]).unwrap();
     // The kernel lets it grow while it is mounted, or refuses even root; then it grows when it is mounted again.
-    match node.expand(place.driver.name(), "pv-1", 32 * MIB) {
-        Ok(()) => node.expand(place.driver.name(), "pv-1", 32 * MIB).unwrap(),
-        Err(refused) => {
-            assert!(matches!(refused, VolumeError::GrowsLater { .. }), "{refused}");
-            drop(file);
-            place.clean("n1", 1);
-            node.attach(&Use { capacity_bytes: 32 * MIB, ..place.wanted(2, 5) }).unwrap();
-            file = File::options().append(true).open(content.join("big")).unwrap();
-        }
+    node.expand(place.driver.name(), "pv-1", 32 * MIB).unwrap();
+    node.expand(place.driver.name(), "pv-1", 32 * MIB).unwrap();
+    if stats().capacity_bytes == before.capacity_bytes {
+        println!("left out: growing while it is mounted, which this machine's kernel refuses");
+        drop(file);
+        place.clean("n1", 1);
+        node.attach(&Use { capacity_bytes: 32 * MIB, ..place.wanted(2, 5) }).unwrap();
+        file = File::options().append(true).open(content.join("big")).unwrap();
     }
     assert!(28 * MIB < stats().capacity_bytes, "{:?}", stats());
     file.write_all(&[7; 1 << 20]).unwrap();

@@ -33,7 +33,7 @@ fn every_service_is_published() {
             "holdfast.v1.StatefulSets: Apply Get List Scale Delete RolloutStatus RolloutHistory RolloutUndo Restart Pause \
              Resume GetRevision ListRevisions",
             "holdfast.v1.Storage: ApplyClaim GetClaim ListClaims DeleteClaim ApplyVolume GetVolume ListVolumes DeleteVolume \
-             ApplyClass GetClass ListClasses DeleteClass GetAttachment ListAttachments",
+             ApplyClass GetClass ListClasses DeleteClass GetAttachment ListAttachments GetClaimUsage",
         ]
     );
 }

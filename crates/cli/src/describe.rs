@@ -15,6 +15,9 @@ use crate::resource::{Resource, Targets};
 /// How many of its last events are shown.
 const EVENTS_MAX: usize = 20;
 
+/// How long a node may take to measure a volume.
+const USAGE_MS_MAX: u64 = 5_000;
+
 /// Describes objects.
 pub(crate) async fn describe(session: &Session, targets: &[String], namespace: &str) -> Result<(), CliError> {
     let objects = match Targets::parse(targets)? {
@@ -292,6 +295,9 @@ async fn show_claim(session: &Session, claim: &v1::PersistentVolumeClaim) -> Res
     field("Class", spec.storage_class_name.unwrap_or_default());
     field("Requested", listing::pairs(&spec.resources.unwrap_or_default().requests));
     field("Capacity", listing::pairs(&status.capacity));
+    if !spec.volume_name.is_empty() {
+        field("Used", used(session, claim.metadata.as_ref()).await);
+    }
     field("Access modes", spec.access_modes.join(","));
     let metadata = claim.metadata.clone().unwrap_or_default();
     let (_, pods) = fetch::list(session, Resource::Pod, &metadata.namespace, "").await?;
@@ -304,6 +310,18 @@ async fn show_claim(session: &Session, claim: &v1::PersistentVolumeClaim) -> Res
     field("Used By", pods.iter().filter(uses).map(Object::name).collect::<Vec<_>>().join(", "));
     show_conditions(&status.conditions);
     Ok(())
+}
+
+/// How full a claim's volume is, as a node says that has it; or why nobody can say.
+async fn used(session: &Session, claim: Option<&v1::ObjectMeta>) -> String {
+    let (namespace, name) = claim.map(|claim| (claim.namespace.as_str(), claim.name.as_str())).unwrap_or_default();
+    match fetch::claim_usage(session, namespace, name, USAGE_MS_MAX).await {
+        Ok(usage) => {
+            let [used, capacity] = [usage.used_bytes, usage.capacity_bytes].map(print::size);
+            format!("{used} of {capacity}, as {} says", usage.node)
+        }
+        Err(error) => format!("unknown: {}", error.message),
+    }
 }
 
 fn show_volume(volume: &v1::PersistentVolume) {

@@ -263,6 +263,22 @@ pub(crate) async fn status(session: &Session, stale: bool, within_ms: u64) -> Re
     session.read_within(within_ms, ask).await
 }
 
+/// How full the volume of a claim is, within a time.
+pub(crate) async fn claim_usage(
+    session: &Session,
+    namespace: &str,
+    name: &str,
+    within_ms: u64,
+) -> Result<v1::ClaimUsageReply, CliError> {
+    let request =
+        v1::GetRequest { namespace: namespace.to_owned(), name: name.to_owned(), ..v1::GetRequest::default() };
+    let ask = |channel| {
+        let request = request.clone();
+        async move { StorageClient::new(channel).get_claim_usage(request).await }
+    };
+    session.read_within(within_ms, ask).await
+}
+
 /// Everything that is remembered, until now.
 pub(crate) fn history() -> v1::WatchRequest {
     v1::WatchRequest { since_revision: Some(0), until_now: true, ..v1::WatchRequest::default() }

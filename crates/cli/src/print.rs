@@ -112,6 +112,20 @@ pub(crate) fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// An amount of storage as people read it: three digits say enough.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNIT: u64 = 1024;
+    let (mut unit, mut suffix) = (1, "");
+    for larger in ["Ki", "Mi", "Gi", "Ti", "Pi"] {
+        if bytes / unit < UNIT {
+            break;
+        }
+        (unit, suffix) = (unit * UNIT, larger);
+    }
+    let (whole, tenth) = (bytes / unit, bytes % unit * 10 / unit);
+    if whole < 10 && 1 < unit { format!("{whole}.{tenth}{suffix}") } else { format!("{whole}{suffix}") }
+}
+
 /// How long ago a time was, given as objects show it.
 pub(crate) fn age(timestamp: &str) -> String {
     match api::time::parse_ms(timestamp) {

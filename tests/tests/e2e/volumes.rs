@@ -109,6 +109,38 @@ fn nothing_is_left_of_a_cluster_that_was_killed_nor_of_the_one_after_it() {
 }
 
 #[test]
+fn an_image_grows_with_its_claim_and_says_how_full_it_is() {
+    let Some(cluster) = with_images(&[]) else { return };
+    cluster.apply(&cluster.file("web.yaml", &image_writers(1)));
+    cluster.wait_ready(&["web-0"]);
+    let used = || {
+        let said = cluster.ok(&["describe", "pvc", "data-web-0"]);
+        said.lines().find_map(|line| line.strip_prefix("Used:")).unwrap_or_default().trim().to_owned()
+    };
+    let node = cluster.node_of("web-0");
+    cluster.wait("the node says so", || used().ends_with(&format!("Mi, as {node} says")));
+    let capacity_mib = || {
+        let said = used();
+        let capacity = said.split(" of ").nth(1).and_then(|rest| rest.split("Mi").next()?.parse().ok());
+        capacity.unwrap_or_default()
+    };
+    let before: f64 = capacity_mib();
+    assert!((10.0..=16.0).contains(&before), "{}", used());
+
+    cluster.apply(&cluster.file("larger.yaml", &image_writers(1).replace("16Mi", "32Mi")));
+    let shown = || cluster.field("pvc", "data-web-0", "/status/capacity/storage");
+    cluster.wait("the claim has its new size", || shown() == Some("32Mi".into()));
+    let log = format!("logs/{node}.log");
+    let is_later = || fs::read_to_string(cluster.path(&log)).is_ok_and(|text| text.contains("grows when its pods are"));
+    cluster.wait("it grows, or is said to grow later", || 16.0 < capacity_mib() || is_later());
+    cluster.ok(&["delete", "pod", "web-0", "--wait"]);
+    cluster.wait("at the latest when it is mounted again, it has grown", || 16.0 < capacity_mib());
+
+    cluster.ok(&["delete", "statefulset", "web"]);
+    cluster.wait("nobody has it any more", || used().contains("attached to no node"));
+}
+
+#[test]
 fn pods_wait_for_a_node_with_the_driver_of_their_volumes() {
     let cluster = Cluster::up();
     let class = "apiVersion: storage.k8s.io/v1

@@ -5,6 +5,7 @@ mod copy;
 mod exec;
 mod logs;
 mod port;
+mod usage;
 
 use std::sync::Arc;
 
@@ -120,6 +121,7 @@ async fn work(
         },
         Some(What::Exec(wish)) => exec::exec(&site, pod, &container, wish, outgoing, incoming).await,
         Some(What::Copy(wish)) => copy::copy(&site, pod, &container, &wish, outgoing, incoming).await,
+        Some(What::Usage(wish)) => Some(usage::usage(&site, wish, outgoing).await),
         Some(What::Port(wish)) => port::forward(&site, pod, wish.port, outgoing, incoming).await,
         None => {
             let message = "the agent's version does not know what the tunnel is for".to_owned();

@@ -134,6 +134,7 @@ impl NodeVolumes {
             driver.controller_publish(handle, *fence)?;
             driver.controller_expand(handle, *capacity_bytes)?;
             driver.node_stage(handle, *fence, &staging)?;
+            expand(&**driver, handle, &staging)?;
             driver.node_publish(handle, &staging, &layout::volume_link(&pod_dir, &wanted.name))
         })?;
         self.published(wanted.pod, &wanted.name, handle)
@@ -175,13 +176,16 @@ impl NodeVolumes {
         self.in_turn(&self.uses_dir(driver, handle), || self.driver(driver)?.delete(handle))
     }
 
-    /// Lets a volume that is attached here grow, while pods use it.
+    /// Lets a volume grow that is attached here, while pods use it; one that is not grows when it is attached.
     pub fn expand(&self, driver: &str, handle: &str, capacity_bytes: u64) -> Result<(), VolumeError> {
-        let staging = self.staging(driver, handle);
-        self.in_turn(&self.uses_dir(driver, handle), || {
+        let (uses, staging) = (self.uses_dir(driver, handle), self.staging(driver, handle));
+        self.in_turn(&uses, || {
+            if pods_in(&uses).is_empty() {
+                return Ok(());
+            }
             let driver = self.driver(driver)?;
             driver.controller_expand(handle, capacity_bytes)?;
-            driver.node_expand(handle, &staging)
+            expand(&**driver, handle, &staging)
         })
     }
 
@@ -254,6 +258,17 @@ impl NodeVolumes {
                 layout::names(&root.join(&driver)).into_iter().map(move |handle| (driver.clone(), handle))
             })
             .collect()
+    }
+}
+
+/// That the file system grows only later is no failure: the volume is as usable as before.
+fn expand(driver: &dyn VolumeDriver, handle: &str, staging: &Path) -> Result<(), VolumeError> {
+    match driver.node_expand(handle, staging) {
+        Err(later @ VolumeError::GrowsLater { .. }) => {
+            tracing::warn!("{later}");
+            Ok(())
+        }
+        expanded => expanded,
     }
 }
 

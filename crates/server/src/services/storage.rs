@@ -5,15 +5,21 @@ use super::selector::Filter;
 use super::{Api, Done, delete_reply, key_of, key_of_object, name_of};
 use crate::forward::deadline;
 use crate::status;
+use crate::tunnels::Piece;
 use api::convert::{attachments_to_wire, claim_to_wire, class_to_wire, volume_to_wire};
+use api::internal::tunnel_request::What;
+use api::internal::{TunnelRequest, Usage, UsageWish};
 use api::v1::{
-    ApplyClaimRequest, ApplyClassRequest, ApplyVolumeRequest, AttachmentReply, ClaimReply, ClassReply, DeleteReply,
-    DeleteRequest, GetRequest, ListAttachmentsReply, ListClaimsReply, ListClassesReply, ListRequest, ListVolumesReply,
-    VolumeReply, storage_server,
+    ApplyClaimRequest, ApplyClassRequest, ApplyVolumeRequest, AttachmentReply, ClaimReply, ClaimUsageReply, ClassReply,
+    DeleteReply, DeleteRequest, GetRequest, ListAttachmentsReply, ListClaimsReply, ListClassesReply, ListRequest,
+    ListVolumesReply, VolumeReply, storage_server,
 };
+use domain::State;
 use domain::id::{ClassName, Key, VolumeName};
 use domain::spec::Labels;
-use tonic::{Request, Response, Status};
+use prost::Message as _;
+use tokio::time::Instant;
+use tonic::{Code, Request, Response, Status};
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -149,4 +155,47 @@ impl storage_server::Storage for Storage {
         let items = if filter.selects(&Labels::new()) { attachments_to_wire(&state) } else { Vec::new() };
         Ok(Response::new(ListAttachmentsReply { revision: state.revision.0, items }))
     }
+
+    async fn get_claim_usage(&self, request: Request<GetRequest>) -> Result<Response<ClaimUsageReply>, Status> {
+        let (until, request) = (deadline(&request), request.into_inner());
+        let key = key_of(&request.namespace, &request.name)?;
+        let state = self.0.read(request.stale, until).await?;
+        usage(&self.0, &state, &key, until).await.map(Response::new)
+    }
+}
+
+/// Asks a node that has the volume how full it is: nobody else knows.
+async fn usage(api: &Api, state: &State, key: &Key, until: Instant) -> Result<ClaimUsageReply, Status> {
+    let claim = state.claims.get(key);
+    let claim = claim.ok_or_else(|| status::not_found("persistentvolumeclaim", key.name.as_str()))?;
+    let volume = claim.volume.as_ref().and_then(|name| state.volumes.get(name));
+    let attached = volume.and_then(|volume| {
+        let (node, _) = volume.attachments.iter().find(|(_, attachment)| attachment.is_attached)?;
+        Some((volume, node))
+    });
+    let Some((volume, node)) = attached else {
+        let text = format!("the volume of claim {} is attached to no node", key.name);
+        return Err(status::status(Code::FailedPrecondition, "NotAttached", text, &[]));
+    };
+    let wish = UsageWish {
+        driver: volume.spec.driver.to_string(),
+        handle: volume.spec.handle.to_string(),
+        capacity_bytes: volume.spec.capacity_bytes,
+    };
+    let (node, what) = (node.to_string(), Some(What::Usage(wish)));
+    let request = TunnelRequest { node: node.clone(), what, ..TunnelRequest::default() };
+    let mut tunnel = api.tunnels.open(request, until).await?;
+    let late = |_| Status::deadline_exceeded(format!("node {node} has not measured the volume in time"));
+    let mut said = Usage::default();
+    loop {
+        match tokio::time::timeout_at(until, tunnel.next()).await.map_err(late)?? {
+            Piece::Data(data) => {
+                said = Usage::decode(data).map_err(|error| Status::internal(format!("what the node says: {error}")))?;
+            }
+            Piece::Errors(_) | Piece::DataEnd => {}
+            Piece::End { .. } => break,
+        }
+    }
+    let Usage { capacity_bytes, used_bytes, available_bytes } = said;
+    Ok(ClaimUsageReply { node, capacity_bytes, used_bytes, available_bytes })
 }
