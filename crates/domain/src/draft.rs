@@ -216,6 +216,12 @@ pub fn touch_nodes(state: &State, batch: &Batch, nodes: &mut BTreeSet<NodeName>)
                 nodes.insert(node.clone());
                 touch_removers(state, nodes);
             }
+            // It may have other drivers than before.
+            Event::NodeUpdated { .. } => touch_removers(state, nodes),
+            // It may have another size.
+            Event::VolumeUpdated { volume, .. } => {
+                nodes.extend(state.volumes.get(volume).iter().flat_map(|record| record.attachments.keys().cloned()));
+            }
             Event::VolumeDeletionRequested { .. } => touch_removers(state, nodes),
             Event::ConfigApplied { kind, config, .. } | Event::ConfigRemoved { kind, config } => {
                 let readers = state.readers(&(*kind, config.clone()));

@@ -79,7 +79,9 @@ fn walk(cluster: &Cluster) {
     typed(cluster, &["touch", &format!("{HTML}/sample.html")]);
     let before = cluster.uid(FIRST);
     cluster.ok(&["delete", "pod", FIRST]);
-    cluster.wait("the pod is made anew", || cluster.is_ready(FIRST) && cluster.uid(FIRST) != before);
+    // In this order: else the readiness might be the old pod's, and the identity the new one's.
+    let is_another = || cluster.field("pod", FIRST, "/metadata/uid").is_some_and(|uid| uid != before);
+    cluster.wait("the pod is made anew", || is_another() && cluster.is_ready(FIRST));
     finds_its_file(cluster);
     let before = cluster.uid(FIRST);
     // What is beside the main process may end with it before it can say so.
