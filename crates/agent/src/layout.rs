@@ -45,9 +45,10 @@ pub fn volume_link(pod_dir: &Path, name: &str) -> PathBuf {
     pod_dir.join("volumes").join(name)
 }
 
-/// Where the files are by which a pod looks names up.
+/// Where the files are by which a pod looks names up. Deeper than volumes are: of several mounts of one file system `df`
+/// prefers the one that lies nearer its root, and people ask it for their volumes.
 pub fn names_dir(pod_dir: &Path) -> PathBuf {
-    pod_dir.join("names")
+    pod_dir.join("names").join("as-its-sandboxes-see-them")
 }
 
 /// Where the files are that the image catalogue makes for a container.

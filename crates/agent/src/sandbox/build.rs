@@ -73,8 +73,8 @@ pub(crate) fn build(dir: &Path, sandbox: &Sandbox) -> Result<(), SandboxError> {
     let plan = root::plan(&host, sandbox).doing(|| "planning the root".to_owned())?;
     let builder = Builder { dir, sandbox, plan: &plan, host: &host, root: dir.join(ROOT_DIR) };
     builder.assemble()?;
-    builder.add_shared_files()?;
     builder.add_volumes()?;
+    builder.add_shared_files()?;
     builder.add_proc_and_sys()?;
     builder.add_devices()?;
     enter(&builder.root).doing(|| "entering the root".to_owned())?;
@@ -226,11 +226,22 @@ impl Builder<'_> {
         [path].into_iter().chain(mounts).try_for_each(|path| make_read_only(&self.in_root(path)).doing(doing))
     }
 
-    /// Before volumes, in which a pod may have left links.
+    /// After volumes: of several mounts of one file system `df` shows the first, and people ask it for their volumes.
     fn add_shared_files(&self) -> Result<(), SandboxError> {
+        let root = open_dir(&self.root).doing(|| "opening the root".to_owned())?;
         for (path, source) in &self.plan.shared_files {
             let doing = || format!("showing {} at {}", source.display(), path.display());
-            rustix::mount::mount_bind(source, self.in_root(path)).doing(doing)?;
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
+            let dir = open_beneath(&root, parent).doing(doing)?;
+            // By descriptor, as volumes are; in a volume that covers the place, there may be no such file.
+            match rustix::fs::openat(&dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(target) => {
+                    let target = format!("/proc/self/fd/{}", target.as_raw_fd());
+                    rustix::mount::mount_bind(source, &target).doing(doing)?;
+                }
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno).doing(doing),
+            }
         }
         Ok(())
     }
