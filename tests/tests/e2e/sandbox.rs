@@ -35,7 +35,7 @@ spec:
         - |
           exec >> /usr/share/holdfast/html/seen 2>&1
           echo started by $POD_UID as $$$$ on $(hostname), $(grep -c web-0.web.default.svc.cluster.local /etc/hosts) names
-          df -h | grep ' /usr/share/holdfast/html$'
+          df -h /usr/share/holdfast/html | grep ' /usr/share/holdfast/html$'
           touch /tmp/mine
           trap 'echo asked; exit 0' TERM
           while :; do sleep 0.1; done
