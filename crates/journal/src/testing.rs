@@ -115,6 +115,34 @@ impl MemDisk {
         state.steps_left = None;
     }
 
+    /// Every way to crash here, each a disk of its own: with more than `parts_max` losable parts a sample of `samples`.
+    #[must_use]
+    pub fn every_crash(&self, parts_max: u32, samples: u64) -> Vec<Self> {
+        let mut parts = 0;
+        self.fork().crash_with(|_| {
+            parts += 1;
+            true
+        });
+        let crashed = |crash: &dyn Fn(&Self)| {
+            let disk = self.fork();
+            crash(&disk);
+            disk
+        };
+        if parts_max < parts {
+            return (0..samples).map(|seed| crashed(&|disk| disk.crash(seed))).collect();
+        }
+        let keep = |kept: u32| {
+            crashed(&|disk| {
+                let mut part = 0;
+                disk.crash_with(|_| {
+                    part += 1;
+                    kept >> (part - 1) & 1 == 1
+                });
+            })
+        };
+        (0..1_u32 << parts).map(keep).collect()
+    }
+
     /// Lets `count` more changing steps (every call that takes `&mut self`) succeed; all later ones fail, until a crash.
     pub fn fail_after(&self, count: u64) {
         self.state().steps_left = Some(count);

@@ -74,30 +74,7 @@ impl Model {
 
 /// Every way to crash here, or a sample of them.
 fn crashes(disk: &MemDisk) -> Vec<MemDisk> {
-    let mut parts = 0;
-    disk.fork().crash_with(|_| {
-        parts += 1;
-        true
-    });
-    if parts <= PARTS_MAX {
-        return (0..1_u32 << parts)
-            .map(|kept| {
-                let crashed = disk.fork();
-                let mut part = 0;
-                crashed.crash_with(|_| {
-                    part += 1;
-                    kept >> (part - 1) & 1 == 1
-                });
-                crashed
-            })
-            .collect();
-    }
-    let crash = |seed| {
-        let crashed = disk.fork();
-        crashed.crash(seed);
-        crashed
-    };
-    (0..SAMPLES).map(crash).collect()
+    disk.every_crash(PARTS_MAX, SAMPLES)
 }
 
 /// Runs the steps until the disk stops.
