@@ -18,6 +18,8 @@ fn pods_of_simulated_agents_become_ready() {
     let found = measured(&["schedule", "--pods", "30", "--sets", "2", "--agents", "3"]);
     assert_eq!(found.pointer("/schedule/0/pods"), Some(&Value::from(30)));
     assert_eq!(found["processes"].as_array().map(Vec::len), Some(4), "three servers and the agents: {found}");
+    let found = measured(&["state", "--pods", "30"]);
+    assert_eq!(found.pointer("/state/0/pods"), Some(&Value::from(30)), "{found}");
 }
 
 #[test]

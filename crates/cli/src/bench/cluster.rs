@@ -1,6 +1,7 @@
 //! The cluster that is measured: one of its own, without proxies and gone at the end, or one that runs already.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use crate::error::CliError;
 use crate::fetch;
 
 /// How long the processes may take to be of use.
-const READY_WITHIN: Duration = Duration::from_secs(30);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 const ANSWER_MS_MAX: u64 = 2_000;
 const SERVERS: u64 = 3;
@@ -47,6 +48,16 @@ struct Watched {
 struct Own {
     root: PathBuf,
     children: Vec<Child>,
+    /// How each server was started, by its name.
+    servers: BTreeMap<String, Start>,
+}
+
+/// What starts a process, again and again.
+#[derive(Clone, Debug)]
+struct Start {
+    executable: PathBuf,
+    arguments: Vec<OsString>,
+    log: PathBuf,
 }
 
 impl Drop for Own {
@@ -85,7 +96,7 @@ impl Cluster {
 
     async fn start(common: &Common, agents: u32) -> Result<Self, CliError> {
         let root = common.scratch.join(format!("holdfast-bench-{}", std::process::id()));
-        let mut own = Own { root: root.clone(), children: Vec::new() };
+        let mut own = Own { root: root.clone(), children: Vec::new(), servers: BTreeMap::new() };
         let io = |error: std::io::Error| CliError::refused(format!("making a cluster in {}: {error}", root.display()));
         let layout = Layout::create(&root).map_err(io)?;
         let mut file = ClusterFile::new(&layout)?;
@@ -102,9 +113,11 @@ impl Cluster {
             process::write_routes(&layout, name, &file.servers).map_err(io)?;
             let mut arguments = process::server_arguments(&layout, &file, id, address, &file.servers);
             arguments.extend(common.server_arguments.iter().cloned());
-            let (child, started) = process::spawn(&executable, &arguments, &layout.log(name), false)?;
+            let log = layout.log(name);
+            let (child, started) = process::spawn(&executable, &arguments, &log, false)?;
             pids.insert(name.to_string(), started.pid.unsigned_abs());
             own.children.push(child);
+            own.servers.insert(name.to_string(), Start { executable: executable.clone(), arguments, log });
         }
         if 0 < agents {
             let mut arguments = vec!["agent".into(), "--simulated".into(), agents.to_string().into()];
@@ -133,7 +146,7 @@ impl Cluster {
                 Err(error) if deadline <= Instant::now() => return Err(error),
                 Ok(status) if deadline <= Instant::now() => {
                     let ready = status.nodes_ready;
-                    return Err(CliError::refused(format!("{ready} of {agents} agents are there after 30 s")));
+                    return Err(CliError::refused(format!("{ready} of {agents} agents are there after 60 s")));
                 }
                 Ok(_) | Err(_) => tokio::time::sleep(POLL).await,
             }
@@ -163,6 +176,42 @@ impl Cluster {
     /// What the leader has used so far; nothing for a cluster whose processes are not known.
     pub(super) fn leader_usage(&self) -> Usage {
         self.watched.get(&self.leader).map(|watched| Usage::of(watched.pid)).unwrap_or_default()
+    }
+
+    /// How much memory every server has now, in MiB.
+    pub(super) fn servers_resident_mib(&self) -> Vec<f64> {
+        let servers = self.watched.iter().filter(|(name, _)| *name != AGENTS);
+        servers.map(|(_, watched)| Usage::of(watched.pid).resident_mib).collect()
+    }
+
+    /// Kills a server that does not lead, and starts it again: how long until it answers with everything that is
+    /// acknowledged.
+    pub(super) async fn restart_follower(&mut self) -> Result<Duration, CliError> {
+        let follower = self.addresses.keys().find(|name| **name != self.leader).cloned().unwrap_or_default();
+        let own = self.own.as_mut().ok_or_else(|| CliError::refused("only a cluster of its own is restarted"))?;
+        let start = own.servers.get(&follower).cloned();
+        let start = start.ok_or_else(|| CliError::refused(format!("{follower} was not started here")))?;
+        let pid = self.watched.get(&follower).map_or(0, |watched| watched.pid);
+        for child in own.children.iter_mut().filter(|child| child.id() == Some(pid)) {
+            // Waited for: the next one needs its directory.
+            let _ = child.kill().await;
+        }
+        let began_at = Instant::now();
+        let (child, started) = process::spawn(&start.executable, &start.arguments, &start.log, false)?;
+        own.children.push(child);
+        let pid = started.pid.unsigned_abs();
+        self.watched.insert(follower.clone(), Watched { pid, at_start: Usage::of(pid) });
+        let session = Session::new(self.addresses.get(&follower).cloned().into_iter().collect())?;
+        loop {
+            let status = fetch::status(&session, false, ANSWER_MS_MAX).await;
+            if status.is_ok_and(|status| status.answered_by == follower) {
+                return Ok(began_at.elapsed());
+            }
+            if READY_WITHIN < began_at.elapsed() {
+                return Err(CliError::unreachable(format!("{follower} does not answer after it was started again")));
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// The processor time of all watched processes so far, but for the agents'.

@@ -14,6 +14,7 @@ mod machine;
 mod report;
 mod rollout;
 mod schedule;
+mod state;
 mod up;
 mod watch;
 
@@ -32,6 +33,8 @@ pub(crate) enum Bench {
     Commit(commit::Commit),
     /// From one apply to every pod ready, on simulated agents.
     Schedule(schedule::Schedule),
+    /// A large state: memory for each pod, one more change, the start of a server.
+    State(state::State),
     /// A set of real processes that comes up one after another, and is replaced for a new template.
     Rollout(rollout::Rollout),
     /// From the death of the leader under load to the next acknowledged change; elections without any fault.
@@ -79,6 +82,7 @@ async fn measure(bench: &Bench, cluster: Option<&str>) -> Result<(), CliError> {
         Bench::Floor(args) => (&args.common, floor::run(args).await?),
         Bench::Commit(args) => (&args.common, Box::pin(commit::run(args, cluster)).await?),
         Bench::Schedule(args) => (&args.common, Box::pin(schedule::run(args, cluster)).await?),
+        Bench::State(args) => (&args.common, Box::pin(state::run(args)).await?),
         Bench::Rollout(args) => (&args.common, Box::pin(rollout::run(args)).await?),
         Bench::Failover(args) => (&args.common, Box::pin(failover::run(args)).await?),
         Bench::Exit(args) => (&args.common, Box::pin(exit::run(args)).await?),

@@ -25,26 +25,33 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct Schedule {
     #[command(flatten)]
     pub(super) common: Common,
-    /// How many pods in all.
-    #[arg(long, default_value_t = 1_000)]
-    pods: u32,
-    /// Over how many sets they are divided.
-    #[arg(long, default_value_t = 1)]
-    sets: u32,
+    #[command(flatten)]
+    wish: Wish,
     /// On how many simulated nodes.
     #[arg(long, default_value_t = 20)]
     agents: u32,
+}
+
+/// What is to be scheduled.
+#[derive(Debug, Args)]
+pub(super) struct Wish {
+    /// How many pods in all.
+    #[arg(long, default_value_t = 1_000)]
+    pub(super) pods: u32,
+    /// Over how many sets they are divided.
+    #[arg(long, default_value_t = 1)]
+    pub(super) sets: u32,
     /// How many claims each pod has.
     #[arg(long, default_value_t = 1)]
-    claims: u32,
+    pub(super) claims: u32,
     /// One pod after another instead of all at once.
     #[arg(long)]
-    ordered: bool,
+    pub(super) ordered: bool,
 }
 
 /// What is seen of the pods.
 #[derive(Debug, Default)]
-struct Seen {
+pub(super) struct Seen {
     created: BTreeMap<String, Instant>,
     latencies: Latencies,
     /// When each pod became ready, in order.
@@ -54,28 +61,33 @@ struct Seen {
 pub(super) async fn run(args: &Schedule, given: Option<&str>) -> Result<Report, CliError> {
     let machine = Machine::look(&args.common.scratch)?;
     let cluster = Cluster::get(&args.common, given, args.agents).await?;
+    let began_at = Instant::now();
+    let cpu_before = cluster.servers_cpu();
+    let (applied, seen) = fill(&cluster, &args.wish).await?;
+    let cpu = cluster.servers_cpu().saturating_sub(cpu_before);
+    let costs = cluster.costs(began_at);
+    cluster.end().await;
+    Ok(Report::new("schedule", machine).with(results(args, began_at, applied, cpu, seen)).with(costs))
+}
+
+/// Applies the sets and watches until every pod is ready; says how long the applying took.
+pub(super) async fn fill(cluster: &Cluster, wish: &Wish) -> Result<(Duration, Seen), CliError> {
     let session = cluster.session();
     let options = ApplyOptions::default();
     apply_all(session, &read_built_in("storage-classes.yaml", STORAGE_CLASSES), &options, false).await?;
-    let sets: String = (0..args.sets).map(|number| set(args, number)).collect();
+    let sets: String = (0..wish.sets).map(|number| set(wish, number)).collect();
     let parsed = manifest::parse("bench.yaml", &sets);
     let documents = parsed.map_err(|errors| CliError::refused(format!("the measured set is wrong: {errors:?}")))?;
     let filter = v1::WatchRequest { kinds: vec!["Pod".to_owned()], ..v1::WatchRequest::default() };
     let mut events = fetch::watch(session, filter).await?;
     let began_at = Instant::now();
-    let cpu_before = cluster.servers_cpu();
     let applying = async {
         for document in documents {
             fetch::apply(session, document.object.clone(), &options).await?;
         }
         Ok::<_, CliError>(began_at.elapsed())
     };
-    let watching = watch(&mut events, args.pods);
-    let (applied, seen) = tokio::try_join!(applying, watching)?;
-    let cpu = cluster.servers_cpu().saturating_sub(cpu_before);
-    let costs = cluster.costs(began_at);
-    cluster.end().await;
-    Ok(Report::new("schedule", machine).with(results(args, began_at, applied, cpu, seen)).with(costs))
+    tokio::try_join!(applying, watch(&mut events, wish.pods))
 }
 
 fn results(args: &Schedule, began_at: Instant, applied: Duration, cpu: Duration, mut seen: Seen) -> Rows {
@@ -101,18 +113,18 @@ fn results(args: &Schedule, began_at: Instant, applied: Duration, cpu: Duration,
     let (first_tenth, last_tenth) = (at(last / 10), at(last) - at(last - last / 10));
     let ready_s = at(last);
     rows.push(vec![
-        Cell::count(args.pods),
-        Cell::count(args.sets),
+        Cell::count(args.wish.pods),
+        Cell::count(args.wish.sets),
         Cell::count(args.agents),
         Cell::Number(applied.as_secs_f64(), 3),
         Cell::Number(ready_s, 3),
-        Cell::Number(f64::from(args.pods) / ready_s, 0),
+        Cell::Number(f64::from(args.wish.pods) / ready_s, 0),
         Cell::Number(seen.latencies.quantile_ms(0.5), 1),
         Cell::Number(seen.latencies.quantile_ms(0.99), 1),
         Cell::Number(seen.latencies.quantile_ms(1.0), 1),
         Cell::Number(first_tenth, 3),
         Cell::Number(last_tenth, 3),
-        Cell::Number(cpu.as_micros() as f64 / f64::from(args.pods), 0),
+        Cell::Number(cpu.as_micros() as f64 / f64::from(args.wish.pods), 0),
     ]);
     rows
 }
@@ -148,19 +160,19 @@ async fn watch(events: &mut tonic::Streaming<v1::WatchReply>, pods: u32) -> Resu
 }
 
 /// One set, with its share of the pods.
-fn set(args: &Schedule, number: u32) -> String {
-    let replicas = args.pods / args.sets + u32::from(number < args.pods % args.sets);
-    let policy = if args.ordered { "OrderedReady" } else { "Parallel" };
+fn set(wish: &Wish, number: u32) -> String {
+    let replicas = wish.pods / wish.sets + u32::from(number < wish.pods % wish.sets);
+    let policy = if wish.ordered { "OrderedReady" } else { "Parallel" };
     let mounts: String =
-        (0..args.claims).map(|claim| format!("        - {{name: data{claim}, mountPath: /data{claim}}}\n")).collect();
+        (0..wish.claims).map(|claim| format!("        - {{name: data{claim}, mountPath: /data{claim}}}\n")).collect();
     let claim = |claim| {
         format!(
             "  - metadata: {{name: data{claim}}}\n    spec:\n      accessModes: [ReadWriteOncePod]\n      resources: \
              {{requests: {{storage: 64Mi}}}}\n"
         )
     };
-    let claims: String = (0..args.claims).map(claim).collect();
-    let (mounts, claims) = if args.claims == 0 {
+    let claims: String = (0..wish.claims).map(claim).collect();
+    let (mounts, claims) = if wish.claims == 0 {
         (String::new(), String::new())
     } else {
         (format!("        volumeMounts:\n{mounts}"), format!("  volumeClaimTemplates:\n{claims}"))
