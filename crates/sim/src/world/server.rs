@@ -12,7 +12,7 @@ use consensus::Retention;
 use control_core::watch::Ring;
 use control_core::{AppliedBatch, CallError, Config, Control, Input, Output, Recovered, Reply, SnapshotBytes};
 use domain::State;
-use domain::id::{Name, Revision, ServerId};
+use domain::id::{Revision, ServerId};
 use journal::testing::MemDisk;
 use journal::{Journal, Ledger, Options, Seq, SnapshotStore};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -259,7 +259,7 @@ impl World<'_> {
     }
 
     /// A person starts the servers that were added to the group, a little later.
-    fn plan_new_servers(&mut self, members: &BTreeMap<u64, Name>) {
+    fn plan_new_servers(&mut self, members: &BTreeMap<u64, String>) {
         for number in members.keys().filter(|number| !self.servers.contains_key(number)).copied().collect::<Vec<_>>() {
             self.add_server(number);
             self.tally("server added");
