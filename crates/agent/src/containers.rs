@@ -26,7 +26,7 @@ use crate::probe::{self, Probe};
 use crate::process::{self, Adoption, Handle, RunSpec, Surroundings};
 use crate::sandbox::of_pod::{Surface, is_mount_path};
 use crate::sandbox::{self, Sandbox, SandboxKind, SandboxVolume};
-use crate::shim::{ExitStatus, KILLED_CODE, SHIM_FILE, ShimFile};
+use crate::shim::{self, ExitStatus, KILLED_CODE, SHIM_FILE, ShimFile};
 
 /// What the agent wants to know of an attempt when it comes back; in the attempt's directory.
 const ABOUT_FILE: &str = "about.json";
@@ -304,7 +304,9 @@ fn prepare(
     files::write_json(&dir.join(ABOUT_FILE), &about).map_err(io)?;
     drop_old_attempts(pod_dir, name, attempt);
     let container = name.to_owned();
-    Ok((RunSpec { pod_dir: pod_dir.to_owned(), container, attempt, argv: resolved.argv, env, cwd, sandbox }, about))
+    let input = shim::Input { is_open: spec.has_stdin, is_once: spec.is_stdin_once, has_terminal: spec.has_terminal };
+    let argv = resolved.argv;
+    Ok((RunSpec { pod_dir: pod_dir.to_owned(), container, attempt, argv, env, cwd, sandbox, input }, about))
 }
 
 fn sandbox_of(

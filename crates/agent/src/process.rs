@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use crate::files;
 use crate::process_tree::{self, CONTAINER_DIR_VARIABLE, Identity};
 use crate::sandbox::Sandbox;
-use crate::shim::{EXIT_FILE, ExitStatus, LOCK_FILE, RUN_FILE, RunFile, SHIM_FILE, ShimFile};
+use crate::shim::{EXIT_FILE, ExitStatus, Input, LOCK_FILE, RUN_FILE, RunFile, SHIM_FILE, ShimFile};
 
 /// A shim that has not announced its container by then is given up.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -47,6 +47,7 @@ pub struct RunSpec {
     pub cwd: PathBuf,
     /// `None`: a plain process of the host.
     pub sandbox: Option<Sandbox>,
+    pub input: Input,
 }
 
 /// A container that has been started.
@@ -329,6 +330,7 @@ fn prepare(dir: &Path, spec: &RunSpec, exe: &Path) -> io::Result<File> {
         log: log_path(dir),
         umask: UMASK,
         sandbox: spec.sandbox.clone(),
+        input: spec.input,
         exe: exe.to_owned(),
     };
     files::write_json(&dir.join(RUN_FILE), &run)?;

@@ -25,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::files;
 use crate::hostname;
-use crate::logs::{LOG_BYTES_MAX, LogWriter, Stream};
+use crate::output::{Output, STDIN_FILE, Theirs};
 use crate::pods::with_causes;
 use crate::process_tree::{self, CONTAINER_DIR_VARIABLE, Identity};
 use crate::sandbox::{self, OWN_PROGRAM, Sandbox};
@@ -65,6 +65,19 @@ pub struct RunFile {
     /// The program that knows the hidden verbs, for commands that join the container.
     #[serde(default)]
     pub exe: PathBuf,
+    #[serde(default)]
+    pub input: Input,
+}
+
+/// What a container reads, for those who attach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// Whether somebody may type for it.
+    pub is_open: bool,
+    /// Whether it ends with the first who may.
+    pub is_once: bool,
+    /// Whether all its streams are a terminal.
+    pub has_terminal: bool,
 }
 
 /// The content of [`SHIM_FILE`].
@@ -115,19 +128,20 @@ pub fn run_shim(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The hidden verb `container-init --parent PID [--sandbox DIR | --beside [--terminal]] -- CMD…`: ties its life to its
+/// The hidden verb `container-init --parent PID [--sandbox DIR | --beside] [--terminal] -- CMD…`: ties its life to its
 /// parent's and becomes the command; with `--sandbox`, in the sandbox that the container's directory describes; with
-/// `--beside`, as a further process of a sandbox that it is in already, with `--terminal` at the terminal that is its stdin.
+/// `--beside`, as a further process of a sandbox that it is in already; with `--terminal`, at the terminal that its streams
+/// are.
 pub fn run_container_init(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let Some(init) = ContainerInit::parse(&args) else {
-        return complain("usage: container-init --parent PID [--sandbox DIR | --beside [--terminal]] -- COMMAND…");
+        return complain("usage: container-init --parent PID [--sandbox DIR | --beside] [--terminal] -- COMMAND…");
     };
     if let Err(reason) = init.tie_to_parent() {
         return complain(&reason);
     }
     // Opened before anything is hidden; only a better message depends on it.
-    let dir = std::env::var_os(CONTAINER_DIR_VARIABLE).filter(|_| !matches!(init.place, Place::Beside { .. }));
+    let dir = std::env::var_os(CONTAINER_DIR_VARIABLE).filter(|_| init.place != Place::Beside);
     let dir = dir.and_then(|dir| File::open(dir).ok());
     let fail = |reason: String, code: u8| {
         if let Some(dir) = &dir {
@@ -158,13 +172,14 @@ enum Place<'a> {
     /// The first process of the sandbox described in this directory.
     Sandbox(&'a Path),
     /// A further process of a sandbox.
-    Beside { has_terminal: bool },
+    Beside,
 }
 
 #[derive(Debug)]
 struct ContainerInit<'a> {
     parent: Pid,
     place: Place<'a>,
+    has_terminal: bool,
     program: &'a OsString,
     args: &'a [OsString],
 }
@@ -175,14 +190,15 @@ impl<'a> ContainerInit<'a> {
         let parent = parent.to_str()?.parse().ok().and_then(Pid::from_raw).filter(|_| flag == "--parent")?;
         let (place, rest) = match rest {
             [flag, dir, rest @ ..] if flag == "--sandbox" => (Place::Sandbox(Path::new(dir)), rest),
-            [flag, terminal, rest @ ..] if flag == "--beside" && terminal == "--terminal" => {
-                (Place::Beside { has_terminal: true }, rest)
-            }
-            [flag, rest @ ..] if flag == "--beside" => (Place::Beside { has_terminal: false }, rest),
+            [flag, rest @ ..] if flag == "--beside" => (Place::Beside, rest),
             rest => (Place::Host, rest),
         };
+        let (has_terminal, rest) = match rest {
+            [flag, rest @ ..] if flag == "--terminal" => (true, rest),
+            rest => (false, rest),
+        };
         let [separator, program, args @ ..] = rest else { return None };
-        (separator == "--").then_some(Self { parent, place, program, args })
+        (separator == "--").then_some(Self { parent, place, has_terminal, program, args })
     }
 
     fn tie_to_parent(&self) -> Result<(), String> {
@@ -193,7 +209,7 @@ impl<'a> ContainerInit<'a> {
             Place::Host => rustix::process::getppid() != Some(self.parent),
             // From a PID namespace the parent cannot be seen; but it would take the other end of a pipe along.
             Place::Sandbox(_) => is_hung_up(),
-            Place::Beside { .. } => rustix::process::getppid().is_some(),
+            Place::Beside => rustix::process::getppid().is_some(),
         };
         if is_orphan { Err("the shim is gone".to_owned()) } else { Ok(()) }
     }
@@ -205,12 +221,10 @@ impl<'a> ContainerInit<'a> {
                     // Where this is not permitted, the environment still says it.
                     let _ = hostname::take(name.as_bytes());
                 }
-                Ok(())
+                self.take_terminal()
             }
-            Place::Beside { has_terminal } => {
-                if has_terminal {
-                    terminal::take().map_err(|error| format!("taking the terminal: {error}"))?;
-                }
+            Place::Beside => {
+                self.take_terminal()?;
                 sandbox::drop_capabilities().map_err(|error| format!("dropping privileges: {error}"))
             }
             Place::Sandbox(dir) => {
@@ -219,14 +233,36 @@ impl<'a> ContainerInit<'a> {
                     .flatten()
                     .ok_or_else(|| format!("{} cannot be read", dir.join(RUN_FILE).display()))?;
                 let sandbox = run.sandbox.ok_or("the container has no sandbox")?;
+                // While its path is still that of the host.
+                let typed = (run.input.is_open && !run.input.has_terminal).then(|| File::open(dir.join(STDIN_FILE)));
+                let typed = typed.transpose().map_err(|error| format!("opening {STDIN_FILE}: {error}"))?;
                 sandbox::build(dir, &sandbox).map_err(|error| with_causes(&error))?;
                 std::env::set_current_dir(&run.cwd)
                     .map_err(|error| format!("entering the working directory {}: {error}", run.cwd.display()))?;
-                // Says to the shim that the sandbox can be joined.
-                let null = File::open("/dev/null").map_err(|error| format!("opening /dev/null: {error}"))?;
-                rustix::stdio::dup2_stdin(null).map_err(|errno| format!("replacing stdin: {errno}"))
+                self.replace_stdin(typed)?;
+                self.take_terminal()
             }
         }
+    }
+
+    /// Says to the shim that the sandbox can be joined: until now, stdin was a pipe to it.
+    fn replace_stdin(&self, typed: Option<File>) -> Result<(), String> {
+        let replaced = match typed {
+            Some(typed) => rustix::stdio::dup2_stdin(typed),
+            None if self.has_terminal => rustix::stdio::dup2_stdin(io::stdout()),
+            None => {
+                let null = File::open("/dev/null").map_err(|error| format!("opening /dev/null: {error}"))?;
+                rustix::stdio::dup2_stdin(null)
+            }
+        };
+        replaced.map_err(|errno| format!("replacing stdin: {errno}"))
+    }
+
+    fn take_terminal(&self) -> Result<(), String> {
+        if !self.has_terminal {
+            return Ok(());
+        }
+        terminal::take().map_err(|error| format!("taking the terminal: {error}"))
     }
 }
 
@@ -278,13 +314,10 @@ async fn supervise(dir: &Path, run: &RunFile) -> io::Result<ExitStatus> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut child_changed = signal(SignalKind::child())?;
-    let log = LogWriter::open(&run.log, LOG_BYTES_MAX)?;
-    let (out_reader, out_writer) = io::pipe()?;
-    let (err_reader, err_writer) = io::pipe()?;
-    let mut output = Output::new(log, out_reader.into(), err_reader.into())?;
+    let (mut output, theirs) = Output::open(dir, &run.log, run.input)?;
     let (ready_reader, ready_writer) = io::pipe()?;
     let ready = run.sandbox.is_some().then(|| ready_writer.into());
-    let container = start(dir, run, ready, [out_writer.into(), err_writer.into()])?;
+    let container = start(dir, run, ready, theirs)?;
     // Whoever joins the container before its sandbox is built would find himself on the host.
     Receiver::from_owned_fd(ready_reader.into())?.read_to_end(&mut Vec::new()).await?;
     announce(dir, container)?;
@@ -300,7 +333,7 @@ async fn supervise(dir: &Path, run: &RunFile) -> io::Result<ExitStatus> {
                     break ended;
                 }
             }
-            () = output.copy_some(), if output.is_open() => {}
+            () = output.copy_some() => {}
         }
     };
     let finished_at_ms = Timestamp::now().as_millisecond();
@@ -312,7 +345,7 @@ async fn supervise(dir: &Path, run: &RunFile) -> io::Result<ExitStatus> {
     };
     // Only somebody outside the tree who was handed the pipe could keep it open.
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
-    output.finish();
+    output.finish().await;
     remove_layers(dir);
     let message = fs::read_to_string(dir.join(START_ERROR_FILE)).ok();
     let is_asked = was_killed_for_default && ended.terminating_signal() == Some(Signal::KILL.as_raw());
@@ -343,7 +376,7 @@ fn remove_layers(dir: &Path) {
 }
 
 /// `ready` is closed once the sandbox is built, or has failed.
-fn start(dir: &Path, run: &RunFile, ready: Option<OwnedFd>, [out, err]: [OwnedFd; 2]) -> io::Result<Identity> {
+fn start(dir: &Path, run: &RunFile, ready: Option<OwnedFd>, theirs: Theirs) -> io::Result<Identity> {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let previous = rustix::process::umask(rustix::fs::Mode::from_raw_mode(run.umask));
     let (in_sandbox, cwd) = match &run.sandbox {
@@ -351,22 +384,30 @@ fn start(dir: &Path, run: &RunFile, ready: Option<OwnedFd>, [out, err]: [OwnedFd
         None => (Vec::new(), run.cwd.as_path()),
     };
     // Not current_exe(): the file may have been replaced by an upgrade since the shim was started.
-    let spawned = Command::new("/proc/self/exe")
+    let mut command = Command::new("/proc/self/exe");
+    command
         .arg0("holdfast")
         .args(["container-init", "--parent", &own.to_string()])
         .args(in_sandbox)
+        .args(run.input.has_terminal.then_some("--terminal"))
         .arg("--")
         .args(&run.argv)
         .env_clear()
+        .envs(run.input.has_terminal.then_some(("TERM", "xterm")))
         .envs(&run.env)
         .env(CONTAINER_DIR_VARIABLE, dir)
         .current_dir(cwd)
-        .process_group(0)
-        .stdin(ready.map_or_else(Stdio::null, Stdio::from))
-        .stdout(out)
-        .stderr(err)
-        .spawn();
+        .stdin(ready.or(theirs.stdin).map_or_else(Stdio::null, Stdio::from))
+        .stdout(theirs.stdout)
+        .stderr(theirs.stderr);
+    if !run.input.has_terminal {
+        // Whoever leads a group cannot begin a session, which a terminal needs.
+        command.process_group(0);
+    }
+    let spawned = command.spawn();
     rustix::process::umask(previous);
+    // It holds the container's sides of the streams, which must be the container's alone.
+    drop(command);
     let pid = i32::try_from(spawned?.id()).map_err(io::Error::other)?;
     // Not yet reaped, so the identity is there even if it has ended already.
     process_tree::start_time(pid)
@@ -402,57 +443,4 @@ async fn kill_the_rest(main: i32) {
         reap(main);
     }
     reap(main);
-}
-
-/// The container's two output pipes, copied into the log.
-#[derive(Debug)]
-struct Output {
-    log: LogWriter,
-    stdout: Option<Receiver>,
-    stderr: Option<Receiver>,
-}
-
-impl Output {
-    fn new(log: LogWriter, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Self> {
-        Ok(Self { log, stdout: Some(Receiver::from_owned_fd(stdout)?), stderr: Some(Receiver::from_owned_fd(stderr)?) })
-    }
-
-    const fn is_open(&self) -> bool {
-        self.stdout.is_some() || self.stderr.is_some()
-    }
-
-    /// Waits for output and logs it; or finds that a stream has ended. May be dropped while it waits.
-    async fn copy_some(&mut self) {
-        let (stream, ready) = tokio::select! {
-            ready = readable(self.stdout.as_ref()) => (Stream::Stdout, ready),
-            ready = readable(self.stderr.as_ref()) => (Stream::Stderr, ready),
-        };
-        let pipe = match stream {
-            Stream::Stdout => &mut self.stdout,
-            Stream::Stderr => &mut self.stderr,
-        };
-        let mut buffer = vec![0; 64 * 1024];
-        let count = match pipe.as_ref().map(|receiver| receiver.try_read(&mut buffer)) {
-            Some(Ok(count)) if ready.is_ok() => count,
-            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Some(Ok(_) | Err(_)) | None => 0,
-        };
-        if count == 0 {
-            *pipe = None;
-            return;
-        }
-        // A full disk costs log lines, never the container.
-        let _ = self.log.write(Timestamp::now(), stream, &buffer[..count]);
-    }
-
-    fn finish(&mut self) {
-        let _ = self.log.finish(Timestamp::now());
-    }
-}
-
-async fn readable(pipe: Option<&Receiver>) -> io::Result<()> {
-    match pipe {
-        Some(receiver) => receiver.readable().await,
-        None => std::future::pending().await,
-    }
 }

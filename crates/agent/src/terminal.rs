@@ -11,6 +11,8 @@ use rustix::termios::Winsize;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// What closes the input of a terminal (Ctrl-D).
+const END_OF_INPUT: u8 = 4;
 /// Where terminals of the host are made.
 pub(crate) const MULTIPLEXER: &str = "/dev/ptmx";
 
@@ -65,6 +67,11 @@ impl Terminal {
             }
         }
         Ok(())
+    }
+
+    /// Types what closes the input of a terminal.
+    pub(crate) async fn end_input(&self) -> io::Result<()> {
+        self.write_all(&[END_OF_INPUT]).await
     }
 
     /// Tells the command how large it is.

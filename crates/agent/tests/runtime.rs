@@ -14,7 +14,7 @@ use agent::process::{
     Adoption, Handle, ProcessRuntime, RunSpec, RuntimeError, Surroundings, attempt_dir, kill_everything_under, log_path,
 };
 use agent::process_tree::{Identity, descendants};
-use agent::shim::{ExitStatus, KILLED_CODE};
+use agent::shim::{ExitStatus, Input, KILLED_CODE};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -47,6 +47,7 @@ impl Node {
             env: BTreeMap::from(env.map(|(name, value)| (name.to_owned(), value))),
             cwd: self.dir.path().to_owned(),
             sandbox: None,
+            input: Input::default(),
         }
     }
 

@@ -14,7 +14,7 @@ use agent::process::{Adoption, Handle, ProcessRuntime, RunSpec, Surroundings, lo
 use agent::process_tree::Identity;
 use agent::sandbox::mounts::mount_points;
 use agent::sandbox::{OWN_PROGRAM, RootKind, Sandbox, SandboxKind, SandboxVolume};
-use agent::shim::ExitStatus;
+use agent::shim::{ExitStatus, Input};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -62,6 +62,7 @@ impl Node {
             env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
             cwd: "/somewhere/to/work".into(),
             sandbox: Some(sandbox),
+            input: Input::default(),
         }
     }
 

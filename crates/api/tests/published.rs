@@ -28,7 +28,7 @@ fn every_service_is_published() {
             "holdfast.v1.Disruptions: Apply Get List Delete",
             "holdfast.v1.History: Watch Why",
             "holdfast.v1.Nodes: Get List Cordon Uncordon Mark Remove",
-            "holdfast.v1.Pods: Get List Delete Evict Mark Logs Exec Copy PortForward",
+            "holdfast.v1.Pods: Get List Delete Evict Mark Logs Exec Attach Copy PortForward",
             "holdfast.v1.Services: Apply Get List Delete GetEndpoints ListEndpoints",
             "holdfast.v1.StatefulSets: Apply Get List Scale Delete RolloutStatus RolloutHistory RolloutUndo Restart Pause \
              Resume GetRevision ListRevisions",

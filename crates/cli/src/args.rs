@@ -88,6 +88,8 @@ pub(crate) enum Verb {
     Logs(Logs),
     /// Run a command in a container: exec [-it] POD [-c CONTAINER] -- COMMAND…
     Exec(Exec),
+    /// Join a container's own process: attach [-it] POD [-c CONTAINER]
+    Attach(Attach),
     /// Copy a file or a directory: cp POD:PATH PATH, or cp PATH POD:PATH.
     Cp(Cp),
     /// Lead ports here to ports of a pod, until Ctrl-C.
@@ -510,6 +512,21 @@ pub(crate) struct Exec {
     /// The command and its arguments.
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Attach {
+    /// POD or pod/POD; of sts/NAME or svc/NAME, the first pod that is ready.
+    pub(crate) pod: String,
+    /// Which container; the first if not given.
+    #[arg(short, long, default_value = "", hide_default_value = true)]
+    pub(crate) container: String,
+    /// Type for it; its template must say `stdin: true`.
+    #[arg(short = 'i', long)]
+    pub(crate) stdin: bool,
+    /// Lend it this terminal; its template must say `tty: true`.
+    #[arg(short, long)]
+    pub(crate) tty: bool,
 }
 
 #[derive(Debug, Args)]

@@ -14,6 +14,7 @@ use crate::modify::Marks;
 
 mod apply;
 mod args;
+mod attach;
 mod bench;
 mod change;
 mod child;
@@ -40,6 +41,7 @@ mod resource;
 mod rollout;
 mod scenario;
 mod sim;
+mod terminal;
 
 /// Changes are many small pieces of memory, made by one thread and freed by another.
 #[global_allocator]
@@ -87,10 +89,17 @@ pub fn main() -> ExitCode {
         // A disk that failed has an exit status of its own.
         Verb::Server(args) => runtime.block_on(child::server(&args)),
         // What it ran has one, too.
-        Verb::Exec(ref args) => {
+        Verb::Exec(_) | Verb::Attach(_) => {
             let (address, namespace) = (Address::new(cli.cluster.as_deref()), cli.namespace.as_deref());
-            let exec = async { exec::exec(&address.connect(), args, namespace.unwrap_or("default")).await };
-            match runtime.block_on(exec) {
+            let namespace = namespace.unwrap_or("default");
+            let ended = runtime.block_on(async {
+                match &cli.verb {
+                    Verb::Attach(args) => attach::attach(&address.connect(), args, namespace).await,
+                    Verb::Exec(args) => exec::exec(&address.connect(), args, namespace).await,
+                    _ => unreachable!("invariant: only these two are here"),
+                }
+            });
+            match ended {
                 Ok(code) => return ExitCode::from(code),
                 Err(error) => {
                     let code = error.failure as u8;
@@ -151,7 +160,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Verb::Bench(bench) => Box::pin(bench::run(&bench, cli.cluster.as_deref())).await,
         Verb::Sim(args) => tokio::task::block_in_place(|| sim::run(&args)),
         Verb::Agent(args) => child::agent(&args).await,
-        Verb::Server(_) | Verb::Exec(_) => unreachable!("these end with exit statuses of their own"),
+        Verb::Server(_) | Verb::Exec(_) | Verb::Attach(_) => unreachable!("these end with exit statuses of their own"),
         Verb::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "holdfast", &mut script);

@@ -313,6 +313,12 @@ pub struct Container {
     pub pre_stop: Option<Hook>,
     /// Of an init container: it goes on beside the others instead of ending before them.
     pub is_sidecar: bool,
+    /// Whether somebody may type for it.
+    pub has_stdin: bool,
+    /// Whether its input ends with the first who may type.
+    pub is_stdin_once: bool,
+    /// Whether it runs at a terminal.
+    pub has_terminal: bool,
 }
 
 /// Something that is done at a turn of a container's life.

@@ -388,6 +388,14 @@ impl Follower {
     }
 }
 
+impl Drop for Follower {
+    /// One that nobody has waited for would go on for ever.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// One line of the event log.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {

@@ -1,5 +1,6 @@
 //! The built binary as its users run it: whole processes, a real disk, real links.
 
+mod attach;
 mod bad_input;
 mod bench;
 mod clients;

@@ -72,6 +72,7 @@ async fn try_kind(runtime: &ProcessRuntime, dir: &Path, attempt: u32, kind: Sand
         env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
         cwd: target.into(),
         sandbox: Some(sandbox),
+        input: crate::shim::Input::default(),
     };
     let with_causes = |error: crate::process::RuntimeError| crate::pods::with_causes(&error);
     let handle = runtime.start(&spec).await.map_err(with_causes)?;

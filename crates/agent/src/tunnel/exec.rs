@@ -14,7 +14,6 @@ use api::internal::tunnel_frame::Frame;
 use api::internal::{ExecWish, TerminalSize, TunnelFrame};
 use domain::id::Uid;
 use rustix::process::{Pid, Signal};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 use tonic::{Code, Streaming};
@@ -27,14 +26,13 @@ use crate::pods::{Site, with_causes};
 use crate::process::{self, Streams, Surroundings};
 use crate::process_tree::Identity;
 use crate::shim::{EXIT_FILE, SHIM_FILE, ShimFile};
+use crate::streams::{Sink, Source};
 use crate::terminal::{self, Terminal};
 
 /// How much is read at once.
 const READ_BYTES_MAX: usize = 32 * 1024;
 /// How long a silent pipe is listened to after the command has ended: somebody may have escaped with its other end.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
-/// What closes the input of a terminal (Ctrl-D).
-const END_OF_INPUT: u8 = 4;
 /// Shells tell a deadly signal as this plus its number.
 const SIGNAL_BASE: i32 = 128;
 
@@ -76,7 +74,7 @@ pub(crate) async fn exec(
 }
 
 /// The present run of a container, if it runs.
-fn running(pod_dir: &Path, container: &str) -> Result<(PathBuf, Identity), End> {
+pub(super) fn running(pod_dir: &Path, container: &str) -> Result<(PathBuf, Identity), End> {
     // A name from outside becomes a path only if it is one of those that are there.
     let known = layout::containers(pod_dir).into_iter().find(|known| known == container);
     let attempts = known.map_or_else(Vec::new, |name| layout::attempts(pod_dir, &name));
@@ -133,34 +131,6 @@ struct Ends {
     output: Source,
     errors: Option<Source>,
     terminal: Option<Arc<Terminal>>,
-}
-
-enum Source {
-    Pipe(pipe::Receiver),
-    Terminal(Arc<Terminal>),
-}
-
-enum Sink {
-    Pipe(pipe::Sender),
-    Terminal(Arc<Terminal>),
-}
-
-impl Source {
-    async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Pipe(pipe) => pipe.read(buffer).await,
-            Self::Terminal(terminal) => terminal.read(buffer).await,
-        }
-    }
-}
-
-impl Sink {
-    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Pipe(pipe) => pipe.write_all(bytes).await,
-            Self::Terminal(terminal) => terminal.write_all(bytes).await,
-        }
-    }
 }
 
 async fn start(
@@ -255,7 +225,7 @@ async fn carry(
 }
 
 async fn pump(
-    mut source: Source,
+    source: Source,
     frame: fn(bytes::Bytes) -> Frame,
     outgoing: &mpsc::Sender<TunnelFrame>,
     is_over: watch::Receiver<bool>,
@@ -293,7 +263,7 @@ async fn feed(mut to_type: mpsc::Receiver<Frame>, mut input: Option<Sink>, termi
             }
             Frame::DataEnd(_) => {
                 if let Some(Sink::Terminal(terminal)) = input.take() {
-                    let _ = terminal.write_all(&[END_OF_INPUT]).await;
+                    let _ = terminal.end_input().await;
                 }
             }
             Frame::Resize(TerminalSize { columns, rows }) => {

@@ -1,6 +1,7 @@
 //! Tunnels: calls that the agent opens because a server asked for one, each on a connection of its own.
 //! Never carries what the core has to know.
 
+mod attach;
 mod copy;
 mod exec;
 mod logs;
@@ -120,6 +121,7 @@ async fn work(
             () = until_closed(incoming) => None,
         },
         Some(What::Exec(wish)) => exec::exec(&site, pod, &container, wish, outgoing, incoming).await,
+        Some(What::Attach(wish)) => attach::attach(&site, pod, &container, &wish, outgoing, incoming).await,
         Some(What::Copy(wish)) => copy::copy(&site, pod, &container, &wish, outgoing, incoming).await,
         Some(What::Usage(wish)) => Some(usage::usage(&site, wish, outgoing).await),
         Some(What::Port(wish)) => port::forward(&site, pod, wish.port, outgoing, incoming).await,

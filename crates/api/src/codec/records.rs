@@ -206,6 +206,7 @@ record! {
     Container {
         1: name, 2: image, 3: command, 4: args, 5: working_dir, 6: env, 7: ports, 8: requests, 9: limits, 10: mounts,
         11: readiness, 12: liveness, 13: env_from, 14: startup, 15: post_start, 16: pre_stop, 17: is_sidecar,
+        20: has_stdin, 21: is_stdin_once, 22: has_terminal,
     }
     LocalVolume { 1: name, 2: source }
     KeyFile { 1: key, 2: path, 3: mode }

@@ -167,6 +167,9 @@ fn container_from_wire(
         post_start: hook_from_wire(lifecycle.post_start.as_ref(), &ports, hooks_at.to("postStart"))?,
         pre_stop: hook_from_wire(lifecycle.pre_stop.as_ref(), &ports, hooks_at.to("preStop"))?,
         is_sidecar: false,
+        has_stdin: wire.stdin,
+        is_stdin_once: wire.stdin_once,
+        has_terminal: wire.tty,
         ports,
         env_from: sources_from_wire(&wire.env_from, at)?,
     })

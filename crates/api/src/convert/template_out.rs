@@ -80,6 +80,9 @@ fn container_to_wire(container: &Container) -> v1::Container {
         lifecycle: lifecycle_to_wire(container),
         startup_probe: container.startup.as_ref().map(probe_to_wire),
         restart_policy: if container.is_sidecar { "Always" } else { "" }.to_owned(),
+        stdin: container.has_stdin,
+        stdin_once: container.is_stdin_once,
+        tty: container.has_terminal,
     }
 }
 

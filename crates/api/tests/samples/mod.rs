@@ -98,6 +98,7 @@ fn newer_template() -> Template {
     container.pre_stop = Some(Hook::Exec(words(&["sync"])));
     container.mounts[0].sub_path = "html".to_owned();
     container.env_from = vec![EnvFrom { prefix: "APP_".to_owned(), config: optional.clone() }];
+    (container.has_stdin, container.is_stdin_once, container.has_terminal) = (true, true, true);
     container.env.push(EnvVar {
         name: "COLOUR".into(),
         value: EnvValue::Key { config: ConfigRef::default(), key: "colour".into() },

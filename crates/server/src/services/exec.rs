@@ -1,4 +1,4 @@
-//! Commands beside containers, and copies, which are made by one. Only converts.
+//! Commands beside containers, copies, which are made by one, and containers' own processes. Only converts.
 
 use super::Api;
 use super::stream::{Replies, carry, first, open};
@@ -6,10 +6,10 @@ use crate::status;
 use crate::tunnels::Piece;
 use api::internal::tunnel_frame::Frame;
 use api::internal::tunnel_request::What;
-use api::internal::{CopyWish, ExecWish, TerminalSize};
+use api::internal::{AttachWish, CopyWish, ExecWish, TerminalSize};
 use api::v1::{
-    CopyReply, CopyRequest, ExecReply, ExecRequest, ExecTerminalSize, copy_reply, copy_request, exec_reply,
-    exec_request,
+    AttachReply, AttachRequest, CopyReply, CopyRequest, ExecReply, ExecRequest, ExecTerminalSize, attach_reply,
+    attach_request, copy_reply, copy_request, exec_reply, exec_request,
 };
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
@@ -80,5 +80,32 @@ fn copy_content(piece: Piece) -> Option<copy_reply::Content> {
         Piece::Errors(data) => Some(copy_reply::Content::Errors(data.into())),
         Piece::DataEnd => None,
         Piece::End { exit_code } => Some(copy_reply::Content::IsComplete(exit_code == 0)),
+    }
+}
+
+/// Attaches to a container's own process.
+pub(super) async fn attach(
+    api: &Api,
+    mut requests: Streaming<AttachRequest>,
+    until: Instant,
+) -> Result<Replies<AttachReply>, Status> {
+    let Some(attach_request::Content::Start(start)) = first(&mut requests, until).await?.content else {
+        return Err(status::invalid("start", "must be given first"));
+    };
+    let what = What::Attach(AttachWish { stdin: start.stdin, size: start.size.map(size) });
+    let tunnel = open(api, [&start.namespace, &start.name], Some(&start.container), what, until).await?;
+    let frame = |request: AttachRequest| match request.content? {
+        attach_request::Content::Start(_) => None,
+        attach_request::Content::Stdin(data) => Some(Frame::Data(data.into())),
+        attach_request::Content::Resize(to) => Some(Frame::Resize(size(to))),
+    };
+    Ok(carry(requests, tunnel, frame, |piece| Some(AttachReply { content: Some(attach_content(piece)?) })))
+}
+
+fn attach_content(piece: Piece) -> Option<attach_reply::Content> {
+    match piece {
+        Piece::Data(data) => Some(attach_reply::Content::Stdout(data.into())),
+        Piece::Errors(data) => Some(attach_reply::Content::Stderr(data.into())),
+        Piece::DataEnd | Piece::End { .. } => None,
     }
 }

@@ -8,9 +8,9 @@ use crate::forward::deadline;
 use crate::status;
 use api::convert::pod_to_wire;
 use api::v1::{
-    CopyReply, CopyRequest, DeletePodRequest, DeleteReply, EvictPodRequest, ExecReply, ExecRequest, GetRequest,
-    ListPodsReply, ListRequest, LogsReply, LogsRequest, MarkRequest, PodReply, PortForwardReply, PortForwardRequest,
-    pods_server,
+    AttachReply, AttachRequest, CopyReply, CopyRequest, DeletePodRequest, DeleteReply, EvictPodRequest, ExecReply,
+    ExecRequest, GetRequest, ListPodsReply, ListRequest, LogsReply, LogsRequest, MarkRequest, PodReply,
+    PortForwardReply, PortForwardRequest, pods_server,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -20,6 +20,7 @@ pub(super) struct Pods(pub(super) Api);
 
 #[tonic::async_trait]
 impl pods_server::Pods for Pods {
+    type AttachStream = Replies<AttachReply>;
     type CopyStream = Replies<CopyReply>;
     type ExecStream = Replies<ExecReply>;
     type LogsStream = Replies<LogsReply>;
@@ -74,6 +75,11 @@ impl pods_server::Pods for Pods {
     async fn exec(&self, request: Request<Streaming<ExecRequest>>) -> Result<Response<Self::ExecStream>, Status> {
         let (until, requests) = (deadline(&request), request.into_inner());
         Ok(Response::new(exec::exec(&self.0, requests, until).await?))
+    }
+
+    async fn attach(&self, request: Request<Streaming<AttachRequest>>) -> Result<Response<Self::AttachStream>, Status> {
+        let (until, requests) = (deadline(&request), request.into_inner());
+        Ok(Response::new(exec::attach(&self.0, requests, until).await?))
     }
 
     async fn copy(&self, request: Request<Streaming<CopyRequest>>) -> Result<Response<Self::CopyStream>, Status> {
