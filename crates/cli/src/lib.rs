@@ -34,6 +34,7 @@ mod logs;
 mod member;
 mod modify;
 mod observe;
+pub mod past;
 mod pick;
 mod port_forward;
 mod print;

@@ -51,6 +51,18 @@ impl Recovered {
     }
 }
 
+impl Recovered {
+    /// The payloads that are known to be committed and that no snapshot covers, oldest first, for whoever only reads: the
+    /// same ones in the same order as a replica would put out.
+    ///
+    /// # Errors
+    /// As for a replica that continues from here.
+    pub fn committed_payloads(self) -> Result<Vec<Bytes>, ConsensusError> {
+        let folded = self.fold(Vec::new())?;
+        Ok(folded.store.committed_payloads())
+    }
+}
+
 #[derive(Default)]
 struct Log {
     entries: VecDeque<Entry>,
@@ -149,6 +161,19 @@ mod tests {
         let store = Recovered { records, snapshot: snapshot(6, 1) }.fold(vec![]).unwrap().store;
         assert_eq!(terms(&store, 5..=9), [None, Some(1), Some(1), Some(1), None]);
         assert_eq!(store.snapshot_meta().members.voters, [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_committed_can_be_read_without_a_replica() {
+        let mut all = entries(1..=5, 1);
+        for entry in &mut all[1..] {
+            entry.data = Bytes::from(vec![u8::try_from(entry.index).unwrap()]);
+        }
+        let records = vec![record(1, 4, &all)];
+        let payloads = Recovered { records: records.clone(), snapshot: None }.committed_payloads().unwrap();
+        assert_eq!(payloads, [[2], [3], [4]].map(|payload| Bytes::copy_from_slice(&payload)));
+        let payloads = Recovered { records, snapshot: snapshot(3, 1) }.committed_payloads().unwrap();
+        assert_eq!(payloads, [Bytes::from_static(&[4])]);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use raft::eraftpb::{Entry, HardState, Snapshot, SnapshotMetadata};
+use bytes::Bytes;
+use raft::eraftpb::{Entry, EntryType, HardState, Snapshot, SnapshotMetadata};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
 use crate::members::Members;
@@ -69,6 +70,16 @@ impl Store {
     pub(crate) fn set_commit(&mut self, commit: u64) {
         assert!(self.hard_state.commit <= commit, "commit index went back to {commit}");
         self.hard_state.commit = commit;
+    }
+
+    /// What the committed entries after the snapshot carry, but for those that only begin a term.
+    pub(crate) fn committed_payloads(&self) -> Vec<Bytes> {
+        let committed = self.entries.iter().take_while(|entry| entry.index <= self.hard_state.commit);
+        let payloads = committed.map(|entry| match entry.get_entry_type() {
+            EntryType::EntryNormal => entry.data.clone(),
+            EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => entry.context.clone(),
+        });
+        payloads.filter(|payload| !payload.is_empty()).collect()
     }
 
     pub(crate) fn snapshot_meta(&self) -> &SnapshotMeta {

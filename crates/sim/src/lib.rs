@@ -10,6 +10,7 @@ pub mod generate;
 pub mod history;
 pub mod judge;
 pub mod log;
+pub mod recording;
 mod run;
 pub mod scenario;
 pub mod scene;

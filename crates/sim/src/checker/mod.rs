@@ -29,7 +29,7 @@ mod state_equals_fold;
 mod watches;
 
 #[cfg(test)]
-mod story;
+pub(crate) mod story;
 
 pub use acknowledged_is_durable::AcknowledgedIsDurable;
 pub use at_rest::{Explained, Liveness, NothingLeaks};
