@@ -132,7 +132,13 @@ fn explain_pod(state: &State, key: &Key, pod: &Pod) -> Explanation {
         return Explanation { sentence, since_ms: Some(pod.ready_at_ms), ..Explanation::default() };
     }
     if pod.is_ready() {
-        let sentence = format!("pod {name} is Ready; nothing is in its way");
+        let sentence = if pod.is_available {
+            format!("pod {name} is Ready; nothing is in its way")
+        } else {
+            let set = Key { namespace: key.namespace.clone(), name: pod.set.clone() };
+            let min_ready_ms = state.sets.get(&set).map_or(0, |set| set.spec.min_ready_ms);
+            format!("pod {name} is Ready, and counts as available once it has been so for {}", seconds(min_ready_ms))
+        };
         return Explanation { sentence, since_ms: Some(pod.ready_at_ms), ..Explanation::default() };
     }
     let node = pod.binding.as_ref().map(|b| b.node.to_string()).unwrap_or_default();

@@ -300,6 +300,18 @@ fn a_pod_that_is_over_is_made_anew_in_its_turn() {
 }
 
 #[test]
+fn a_pod_that_is_ready_and_does_not_count_yet_says_so() {
+    let mut story = Story::with_nodes(2);
+    story.apply("web", domain::spec::SetSpec { min_ready_ms: 30_000, ..set(2) });
+    story.agents_act();
+    let why = domain::explain(story.draft.state(), "StatefulSet", &key("web")).unwrap();
+    assert_eq!(
+        why.sentence,
+        "statefulset web waits for pod web-0: pod web-0 is Ready, and counts as available once it has been so for 30.0 s"
+    );
+}
+
+#[test]
 fn the_next_pod_waits_for_the_time_to_be_ready() {
     // semantics A3-32, A6-61, E13.
     let mut story = Story::with_nodes(3);

@@ -4,8 +4,8 @@
 use super::{Checker, Committed};
 use crate::history::{Fact, What};
 use crate::scene::Scene;
-use domain::Event;
 use domain::id::{Key, NodeName, Uid, VolumeName};
+use domain::{Event, State};
 use std::collections::BTreeMap;
 
 /// See the module.
@@ -49,6 +49,12 @@ impl Checker for DataContinuity {
     }
 }
 
+/// The claim that has a volume now. One that was given up still says whose it was.
+fn holder<'a>(state: &'a State, volume: &VolumeName) -> Option<&'a Key> {
+    let (key, uid) = state.volumes.get(volume)?.claim.as_ref()?;
+    state.claims.get(key).is_some_and(|claim| claim.meta.uid == *uid).then_some(key)
+}
+
 impl DataContinuity {
     fn on_wrote(
         &mut self,
@@ -67,11 +73,7 @@ impl DataContinuity {
         }
         *lines = line;
         // A pod that nobody can stop may go on writing for a claim that is over: that is no home.
-        let state = scene.log.state();
-        let claim = state.volumes.get(volume).and_then(|record| record.claim.as_ref());
-        let current =
-            claim.and_then(|(claim, uid)| state.claims.get_key_value(claim).filter(|(_, c)| c.meta.uid == *uid));
-        if let Some((claim, _)) = current {
+        if let Some(claim) = holder(scene.log.state(), volume) {
             self.homes.insert(claim.clone(), volume.clone());
         }
         Ok(())
@@ -92,8 +94,8 @@ impl DataContinuity {
                 "uid {uid} on {node} found {lines} lines on volume {volume}, and {written} had been written"
             ));
         }
-        let claim = scene.log.state().volumes.get(volume).and_then(|record| record.claim.as_ref());
-        match claim.and_then(|(claim, _)| self.homes.get(claim).map(|home| (claim, home))) {
+        let claim = holder(scene.log.state(), volume);
+        match claim.and_then(|claim| self.homes.get(claim).map(|home| (claim, home))) {
             Some((claim, home)) if home != volume => {
                 Err(format!("uid {uid} on {node} got volume {volume} for claim {claim}, whose data is on {home}"))
             }
