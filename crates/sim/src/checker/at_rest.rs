@@ -180,15 +180,18 @@ fn judge_unplaced(state: &State, key: &Key, pod: &Pod) -> Result<(), String> {
     if !is_plain || !are_claims_plain || pod.deletion.is_some() {
         return Ok(());
     }
-    match state.nodes.iter().find(|(_, node)| takes(node, pod)) {
+    match state.nodes.iter().find(|(_, node)| takes(state, node, pod)) {
         Some((node, _)) => Err(format!("pod {key} has no node, and {node} would take it; it says {:?}", pod.unplaced)),
         None => Ok(()),
     }
 }
 
-fn takes(node: &Node, pod: &Pod) -> bool {
+fn takes(state: &State, node: &Node, pod: &Pod) -> bool {
+    let has_drivers =
+        state.volumes_of(pod).all(|(_, volume)| domain::driver::refusal(node, &volume.spec.driver).is_none());
     let load = node.reserved.plus(pod.template.requests());
-    node.unreachable.is_none()
+    has_drivers
+        && node.unreachable.is_none()
         && !node.is_cordoned
         && node.leftovers.is_empty()
         && node.taints.is_empty()
