@@ -30,6 +30,8 @@ pub struct Registers {
     open: BTreeMap<(u64, u64), Vec<(Key, u64)>>,
     /// Requests that the log has.
     logged: BTreeSet<RequestId>,
+    /// What requests would have done that were refused, or not needed. An earlier attempt may yet arrive.
+    refused: BTreeMap<RequestId, (Key, Action)>,
 }
 
 /// The history of one register since it was last cut.
@@ -139,6 +141,12 @@ impl Checker for Registers {
         let Some(id) = &committed.batch.request else { return Ok(()) };
         self.logged.insert(id.clone());
         let clock = self.clock;
+        if let Some((key, action)) = self.refused.remove(id)
+            && let Some(register) = self.registers.get_mut(&key)
+        {
+            let late = Operation { asked: clock, answered: Some(clock), is_unknown: false, id: None, action };
+            register.operations.insert(clock, late);
+        }
         for register in self.registers.values_mut() {
             let unknown = register.operations.values_mut().filter(|op| op.is_unknown && op.id.as_ref() == Some(id));
             unknown.for_each(|operation| operation.answered = Some(clock));
@@ -176,7 +184,12 @@ impl Registers {
             let Some(register) = self.registers.get_mut(&key) else { continue };
             let Some(operation) = register.operations.get_mut(&number) else { continue };
             match operation.action.answered(&key, answer) {
-                Some(action) => (operation.action, operation.answered) = (action, Some(clock)),
+                Some(action) => {
+                    if let Some(id) = operation.id.as_ref().filter(|_| action != operation.action) {
+                        self.refused.insert(id.clone(), (key.clone(), operation.action));
+                    }
+                    (operation.action, operation.answered) = (action, Some(clock));
+                }
                 None => {
                     operation.is_unknown = true;
                     let is_logged = operation.id.as_ref().is_some_and(|id| self.logged.contains(id));
@@ -320,6 +333,19 @@ mod tests {
         both.hears(1, first, DONE);
         both.hears(2, second, DONE);
         both.is_broken("no order explains");
+    }
+
+    #[test]
+    fn what_was_refused_may_happen_afterwards_if_the_log_says_so() {
+        let mut story = story();
+        let operation = scale(&mut story, 1, Some(5), 2);
+        let rejection = Rejection::ReplicasMoved { name: "web".to_owned(), expected: 5, actual: 1 };
+        story.hears(1, operation, Answer::Rejected { rejection });
+        let to_five = scale(&mut story, 2, None, 5);
+        story.hears(2, to_five, DONE);
+        story.commits_request("1-2", vec![domain::Event::SetScaled { set: key("web"), replicas: 2 }]);
+        reads(&mut story, 2);
+        story.holds();
     }
 
     #[test]

@@ -1,5 +1,8 @@
-//! `request-once` (semantics D54): a request is applied once, however often it is sent, as long as it is remembered; all
-//! answers to it agree, and one that was refused or not needed is not applied afterwards.
+//! `request-once` (semantics D54): a request is applied once, however often it is sent, as long as it is remembered, and
+//! all answers after that agree with it.
+//!
+//! What was refused or not needed may be applied afterwards, once: an earlier attempt may still have been on its way when
+//! a later one was answered, and the answer was true when it was given.
 
 use super::{Checker, Committed};
 use crate::history::{Answer, Fact, Question, What};
@@ -17,8 +20,6 @@ pub struct RequestOnce {
     count: u64,
     /// Where the log has each, and as the how-manyth request.
     logged: BTreeMap<RequestId, (Revision, u64)>,
-    /// Requests that were answered without being applied.
-    settled: BTreeMap<RequestId, String>,
 }
 
 impl Checker for RequestOnce {
@@ -40,12 +41,7 @@ impl Checker for RequestOnce {
         {
             return Err(format!("request {id} was applied at revision {former}, and again at {revision}"));
         }
-        match self.settled.get(id) {
-            Some(answer) => {
-                Err(format!("request {id} was answered with {answer}, and applied at revision {revision} afterwards"))
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn on_fact(&mut self, _: &Scene, fact: &Fact) -> Result<(), String> {
@@ -57,7 +53,7 @@ impl Checker for RequestOnce {
                 Ok(())
             }
             What::Answered { client, operation, answer } => match self.asked.remove(&(*client, *operation)) {
-                Some(id) => self.judge_answer(id, answer),
+                Some(id) => self.judge_answer(&id, answer),
                 None => Ok(()),
             },
             _ => Ok(()),
@@ -66,9 +62,9 @@ impl Checker for RequestOnce {
 }
 
 impl RequestOnce {
-    fn judge_answer(&mut self, id: RequestId, answer: &Answer) -> Result<(), String> {
+    fn judge_answer(&mut self, id: &RequestId, answer: &Answer) -> Result<(), String> {
         self.judged_count += 1;
-        let logged = self.logged.get(&id).map(|(revision, _)| *revision);
+        let logged = self.logged.get(id).map(|(revision, _)| *revision);
         let said = match answer {
             Answer::Unknown | Answer::State(_) => return Ok(()),
             Answer::Done { revision, changed: true } if logged == Some(*revision) => return Ok(()),
@@ -80,11 +76,10 @@ impl RequestOnce {
             Answer::Done { revision, changed: false } => format!("that revision {revision} needs no change"),
             Answer::Rejected { rejection } => format!("a refusal ({rejection})"),
         };
-        if let Some(revision) = logged {
-            return Err(format!("request {id} was applied at revision {revision}, and answered with {said}"));
+        match logged {
+            Some(revision) => Err(format!("request {id} was applied at revision {revision}, and answered with {said}")),
+            None => Ok(()),
         }
-        self.settled.insert(id, said);
-        Ok(())
     }
 }
 
@@ -136,11 +131,25 @@ mod tests {
         story.hears(1, operation, Answer::Done { revision: Revision(1), changed: false });
         story.is_broken("needs no change");
 
-        let mut late = Story::judged_by(RequestOnce::default());
-        let operation = late.asks(1, change("a"));
-        let rejection = domain::Rejection::NotFound { kind: "statefulset", name: "web".to_owned() };
-        late.hears(1, operation, Answer::Rejected { rejection });
-        late.commits_request("a", scaled());
-        late.is_broken("afterwards");
+        let mut refused = Story::judged_by(RequestOnce::default());
+        refused.commits_request("a", scaled());
+        refused.asks(1, change("a"));
+        refused.hears(1, 1, Answer::Rejected { rejection: rejection() });
+        refused.is_broken("answered with a refusal");
+    }
+
+    fn rejection() -> domain::Rejection {
+        domain::Rejection::NotFound { kind: "statefulset", name: "web".to_owned() }
+    }
+
+    #[test]
+    fn an_earlier_attempt_may_arrive_after_a_later_one_was_refused() {
+        let mut story = Story::judged_by(RequestOnce::default());
+        let operation = story.asks(1, change("a"));
+        story.hears(1, operation, Answer::Rejected { rejection: rejection() });
+        story.commits_request("a", scaled());
+        story.holds();
+        story.commits_request("a", scaled());
+        story.is_broken("and again at 2");
     }
 }
