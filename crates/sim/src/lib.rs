@@ -10,6 +10,8 @@ pub mod generate;
 pub mod history;
 pub mod judge;
 pub mod log;
+#[cfg(feature = "mutants")]
+pub mod proof;
 pub mod recording;
 mod run;
 pub mod scenario;
