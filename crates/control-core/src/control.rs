@@ -485,6 +485,9 @@ impl Control {
             self.snapshots = Snapshots { is_writing: true, ..Snapshots::default() };
             let (index, term) = (self.applied, self.applied_term);
             self.out.push(Output::WriteSnapshot { index, term, state: self.state.clone() });
+            if is_on(Mutant::JournalCutTooEarly) {
+                self.snapshots.compacted = Some(index);
+            }
         }
     }
 

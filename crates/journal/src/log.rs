@@ -152,10 +152,7 @@ impl<D: Disk> Journal<D> {
     /// Removes the segments whose records all come before `before`. Some earlier records may stay.
     pub fn drop_prefix(&mut self, before: Seq) -> Result<(), JournalError> {
         self.unless_failed(|journal| {
-            let mut kept_from = journal.segments.partition_point(|&first| first <= before).saturating_sub(1);
-            if kept_from + 1 < journal.segments.len() && is_on(Mutant::SegmentDroppedTooMany) {
-                kept_from += 1;
-            }
+            let kept_from = journal.segments.partition_point(|&first| first <= before).saturating_sub(1);
             if 0 < kept_from {
                 let floor = journal.segments[kept_from];
                 save_floor(&mut journal.disk, floor)?;

@@ -53,8 +53,8 @@ mutants! {
     RecordNotChecked = "record-not-checked",
     /// A file that is written aside gets its name before its bytes are on disk.
     FileNotSynced = "file-not-synced",
-    /// One more segment of the journal goes than the newest snapshot covers.
-    SegmentDroppedTooMany = "segment-dropped-too-many",
+    /// The journal lets go of what a snapshot covers before that snapshot is on disk.
+    JournalCutTooEarly = "journal-cut-too-early",
 
     // The servers' brains (`control-core`).
     /// A snapshot does not carry the requests that were applied: a retry is applied twice.

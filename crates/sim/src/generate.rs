@@ -5,7 +5,7 @@ use crate::chance::{Chance, Stream};
 use crate::scenario::{Deed, Direction, Network, Operation, Pods, Process, Scenario, Setup, Step};
 
 /// The sets that people work with.
-const SETS: [&str; 4] = ["db", "kv", "mq", "web"];
+const SETS: [&str; 6] = ["co", "db", "fs", "kv", "mq", "web"];
 const REPLICAS_MAX: u64 = 5;
 const FLAVORS: u64 = 3;
 /// Of a thousand seeds, so many know a kind of fault.
@@ -109,7 +109,9 @@ fn setup(seed: u64) -> Setup {
 
 fn workload(seed: u64, setup: &Setup) -> Vec<Step> {
     let mut chance = Chance::new(seed, Stream::Workload);
-    let mut steps = vec![step(1_500, 1, Operation::ApplyClass)];
+    let mut steps = vec![step(1_500, 1, Operation::ApplyClass), step(1_550, 1, Operation::ApplyRetainingClass)];
+    let for_one_pod = chance.hits(300);
+    steps.push(step(1_600, 1, Operation::ApplySharedClaim { for_one_pod }));
     let longest_ms = chance.between(300..=5_000);
     let mut at_ms = 2_000;
     for (number, set) in SETS.iter().enumerate() {
@@ -118,6 +120,9 @@ fn workload(seed: u64, setup: &Setup) -> Vec<Step> {
             steps.push(step(at_ms, 1, operation));
             at_ms += chance.between(0..=longest_ms);
         }
+    }
+    for set in SETS.iter().filter(|_| chance.hits(400)) {
+        steps.push(step(1_700, 1, Operation::ApplyBudget { set: (*set).to_owned() }));
     }
     while at_ms < setup.faults_ms {
         let client = chance.between(1..=setup.clients);

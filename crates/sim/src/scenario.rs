@@ -218,6 +218,12 @@ impl Deed {
 pub enum Operation {
     /// Apply the storage class that the sets' volumes are made by.
     ApplyClass,
+    /// Apply the class whose volumes outlive their claims.
+    ApplyRetainingClass,
+    /// Apply the claim that the pods of one set share: for all of a node's, or for a single one.
+    ApplySharedClaim { for_one_pod: bool },
+    /// Apply a disruption budget for a set: one of its pods may be away.
+    ApplyBudget { set: String },
     /// Apply a set: its replicas, and which of its templates.
     Apply { set: String, replicas: u32, flavor: u32 },
     /// Scale a set.
@@ -230,7 +236,7 @@ pub enum Operation {
     DeleteSet { set: String, orphan: bool },
     /// Delete a pod.
     DeletePod { pick: u64 },
-    /// Delete a pod that is held, by force; whoever asks says that it is dead.
+    /// Delete a pod by force, mostly one that is held; whoever asks says that it is dead.
     ForceDeletePod { pick: u64 },
     /// Evict a pod.
     EvictPod { pick: u64 },

@@ -6,6 +6,7 @@ use crate::history::{Fact, What};
 use crate::scene::{Scene, is_evidence};
 use domain::Event;
 use domain::id::{Key, Name, NodeName, Uid};
+use domain::object::Phase;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Clocks may be so wrong: of a promised time, at least so many hundredths are given.
@@ -58,7 +59,10 @@ impl Checker for Grace {
     fn on_committed(&mut self, scene: &Scene, committed: &Committed<'_>) -> Result<(), String> {
         for step in committed.steps() {
             match step.event {
-                Event::PodDeletionRequested { pod, uid, grace_ms, .. } => judge_shorter(step, pod, *uid, *grace_ms)?,
+                Event::PodDeletionRequested { pod, uid, grace_ms, .. } => {
+                    judge_shorter(step, pod, *uid, *grace_ms)?;
+                    judge_whole(step, pod, *uid, *grace_ms)?;
+                }
                 Event::PodRemoved { pod, uid, cause } if is_evidence(cause) => {
                     self.judged_count += 1;
                     if let Some(home) = scene.homes(*uid).next() {
@@ -82,6 +86,17 @@ fn judge_shorter(step: Step<'_>, key: &Key, uid: Uid, grace_ms: u64) -> Result<(
         }
         Some(_) | None => Ok(()),
     }
+}
+
+/// Only people may hurry a pod: whoever goes by itself has all the time that its template gives, unless it has ended.
+fn judge_whole(step: Step<'_>, key: &Key, uid: Uid, grace_ms: u64) -> Result<(), String> {
+    let Some(pod) = step.before.pod(key, uid).filter(|_| step.is_planned) else { return Ok(()) };
+    let has_ended = matches!(pod.status.phase, Phase::Failed | Phase::Succeeded);
+    let promised_ms = pod.template.grace_ms;
+    if has_ended || promised_ms <= grace_ms {
+        return Ok(());
+    }
+    Err(format!("pod {key} was asked to go within {grace_ms} ms, and its template promises {promised_ms} ms"))
 }
 
 impl Grace {

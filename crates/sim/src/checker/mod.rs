@@ -10,6 +10,7 @@ mod cordon;
 mod creation;
 mod data_continuity;
 mod deleted_set_inert;
+mod eviction;
 mod grace;
 mod holds;
 mod linearizable;
@@ -39,6 +40,7 @@ pub use cordon::Cordon;
 pub use creation::{ClaimsFirst, Scope, TemplatePurity};
 pub use data_continuity::DataContinuity;
 pub use deleted_set_inert::DeletedSetInert;
+pub use eviction::EvictionBudget;
 pub use grace::Grace;
 pub use holds::Holds;
 pub use linearizable::Linearizable;
@@ -88,6 +90,7 @@ pub fn all() -> Vec<Box<dyn Checker>> {
         Box::<ClaimsFit>::default(),
         Box::<Attachments>::default(),
         Box::<Cordon>::default(),
+        Box::<EvictionBudget>::default(),
         Box::<Grace>::default(),
         Box::<StaleAgentsObey>::default(),
         Box::<Holds>::default(),

@@ -5,7 +5,7 @@ use super::{Event, World};
 use crate::history::What;
 use crate::scenario::{Operation, Process};
 use domain::State;
-use domain::id::Revision;
+use domain::id::{Ordinal, Revision};
 use domain::spec::UpdateStrategy;
 
 const LOOK_MS: u64 = 1_000;
@@ -64,6 +64,8 @@ impl World<'_> {
         for set in super::workload::SETS {
             self.operate(client, Operation::PauseRollout { set: set.to_owned(), is_paused: false });
         }
+        // Its pods share a claim, which may be one for a single pod.
+        self.operate(client, Operation::Scale { set: super::workload::SHARING_SET.to_owned(), replicas: 1 });
     }
 
     pub(super) fn look(&mut self) {
@@ -90,10 +92,13 @@ impl World<'_> {
 /// Whether nothing is left to be done, as far as the state says.
 fn is_settled(state: &State) -> bool {
     let are_sets_full = state.sets.iter().all(|(key, set)| {
-        let is_on_delete = set.spec.update == UpdateStrategy::OnDelete;
+        let is_reached = |ordinal: Ordinal| match set.spec.update {
+            UpdateStrategy::RollingUpdate { partition, .. } => partition <= ordinal,
+            UpdateStrategy::OnDelete => false,
+        };
         set.spec.kept().all(|ordinal| {
             let pod = state.pods.get(&key.pod(ordinal));
-            pod.is_some_and(|pod| pod.is_available && (is_on_delete || pod.revision == set.update_revision))
+            pod.is_some_and(|pod| pod.is_available && (!is_reached(ordinal) || pod.revision == set.update_revision))
         })
     });
     let is_nothing_going = state.pods.values().all(|pod| pod.deletion.is_none() && pod.hold.is_none());

@@ -4,17 +4,22 @@ use crate::history::Question;
 use crate::scenario::Operation;
 use domain::driver::DRIVER_DIR;
 use domain::id::{ClassName, Key, Name, NodeName, Ordinal, ServerId};
+use domain::object::Pod;
 use domain::spec::{
-    AccessModes, Amount, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec, Container, EnvValue, EnvVar, Labels,
-    Mount, PodManagement, Probe, Reclaim, Resources, Retention, SetSpec, Template, UpdateStrategy,
+    AccessModes, Amount, BudgetSpec, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec, Container, EnvValue, EnvVar,
+    Labels, Mount, NamedClaim, PodManagement, Probe, Reclaim, Resources, Retention, SetSpec, Template, UpdateStrategy,
 };
 use domain::{Command, Request, State};
 use std::sync::Arc;
 
 /// The sets that there may be.
-pub(super) const SETS: [&str; 4] = ["db", "kv", "mq", "web"];
+pub(super) const SETS: [&str; 6] = ["co", "db", "fs", "kv", "mq", "web"];
+/// The one whose pods share a claim.
+pub(super) const SHARING_SET: &str = "co";
 const NAMESPACE: &str = "default";
 const VOLUME: &str = "data";
+const SHARED_CLAIM: &str = "shared";
+const RETAINING_CLASS: &str = "retaining";
 
 /// The question of an operation, if there is anything to ask it about.
 pub(super) fn question(
@@ -35,7 +40,20 @@ pub(super) fn question(
 fn command(operation: &Operation, state: &State, gone: &[u64]) -> Option<Command> {
     let set_key = |set: &String| Key::new(NAMESPACE, set);
     Some(match operation {
-        Operation::ApplyClass => class(),
+        Operation::ApplyClass => class("standard", Reclaim::Delete),
+        Operation::ApplyRetainingClass => class(RETAINING_CLASS, Reclaim::Retain),
+        Operation::ApplySharedClaim { for_one_pod } => Command::ApplyClaim {
+            claim: Key::new(NAMESPACE, SHARED_CLAIM),
+            labels: Labels::new(),
+            annotations: Labels::new(),
+            spec: claim(*for_one_pod, None),
+        },
+        Operation::ApplyBudget { set } => Command::ApplyBudget {
+            budget: set_key(set),
+            labels: Labels::new(),
+            annotations: Labels::new(),
+            spec: BudgetSpec { selector: labels(set), ..BudgetSpec::default() },
+        },
         Operation::Apply { set, replicas, flavor } => Command::ApplySet {
             set: set_key(set),
             labels: labels(set),
@@ -59,8 +77,9 @@ fn command(operation: &Operation, state: &State, gone: &[u64]) -> Option<Command
             Command::DeletePod { pod, grace_ms: None, force: false, uid: None }
         }
         Operation::ForceDeletePod { pick } => {
-            let held = state.pods.iter().filter(|(_, pod)| pod.hold.is_some()).map(|(key, _)| key);
-            Command::DeletePod { pod: nth(held, *pick)?, grace_ms: Some(0), force: true, uid: None }
+            let may_be_meant = |pod: &Pod| pod.hold.is_some() || pick.is_multiple_of(8);
+            let held = state.pods.iter().filter(|(_, pod)| may_be_meant(pod)).map(|(key, _)| key);
+            Command::DeletePod { pod: nth(held, *pick / 8)?, grace_ms: Some(0), force: true, uid: None }
         }
         Operation::EvictPod { pick } => {
             Command::EvictPod { pod: nth(state.pods.keys(), *pick)?, grace_ms: None, uid: None }
@@ -102,19 +121,25 @@ fn nth<'a>(keys: impl Iterator<Item = &'a Key>, pick: u64) -> Option<Key> {
     keys.get(usize::try_from(index).ok()?).copied().cloned()
 }
 
-fn class() -> Command {
+fn class(name: &str, reclaim: Reclaim) -> Command {
     Command::ApplyClass {
-        class: ClassName::new("standard"),
+        class: ClassName::new(name),
         spec: ClassSpec {
             provisioner: DRIVER_DIR.into(),
-            reclaim: Reclaim::Delete,
-            is_default: true,
+            reclaim,
+            is_default: reclaim == Reclaim::Delete,
             may_expand: true,
             ..ClassSpec::default()
         },
         labels: Labels::new(),
         annotations: Labels::new(),
     }
+}
+
+fn claim(for_one_pod: bool, class: Option<ClassName>) -> ClaimSpec {
+    let access =
+        AccessModes { read_write_once_pod: for_one_pod, read_write_once: !for_one_pod, ..AccessModes::default() };
+    ClaimSpec { access, request_bytes: 1 << 20, class, ..ClaimSpec::default() }
 }
 
 fn labels(set: &str) -> Labels {
@@ -124,7 +149,7 @@ fn labels(set: &str) -> Labels {
 /// The habits of the sets differ; what may not be changed is the same in all flavors of one.
 fn spec(set: &str, replicas: u32, flavor: u32) -> SetSpec {
     let rolling = |unavailable| UpdateStrategy::RollingUpdate {
-        partition: Ordinal(0),
+        partition: Ordinal(u32::from(flavor % 3 == 2)),
         max_unavailable: Amount::Count(unavailable),
     };
     let keeps = ClaimRetention::default();
@@ -133,15 +158,12 @@ fn spec(set: &str, replicas: u32, flavor: u32) -> SetSpec {
         "db" => (PodManagement::OrderedReady, rolling(1), keeps, 0, true),
         "kv" => (PodManagement::Parallel, rolling(2), deletes, 0, true),
         "mq" => (PodManagement::Parallel, UpdateStrategy::OnDelete, keeps, 1_000, true),
+        "fs" => (PodManagement::Parallel, rolling(1), deletes, 0, true),
+        SHARING_SET => (PodManagement::Parallel, rolling(1), keeps, 0, false),
         _ => (PodManagement::OrderedReady, rolling(1), keeps, 2_000, false),
     };
-    let access =
-        AccessModes { read_write_once_pod: set == "db", read_write_once: set != "db", ..AccessModes::default() };
-    let claims = ClaimTemplate {
-        name: VOLUME.into(),
-        spec: ClaimSpec { access, request_bytes: 1 << 20, ..ClaimSpec::default() },
-        ..ClaimTemplate::default()
-    };
+    let class = (set == "fs").then(|| ClassName::new(RETAINING_CLASS));
+    let claims = ClaimTemplate { name: VOLUME.into(), spec: claim(set == "db", class), ..ClaimTemplate::default() };
     SetSpec {
         replicas,
         selector: labels(set),
@@ -166,12 +188,18 @@ fn template(set: &str, flavor: u32, has_claim: bool) -> Template {
         image: format!("{set}:{flavor}").into(),
         env: vec![EnvVar { name: "FLAVOR".into(), value: EnvValue::Text(flavor.to_string()) }],
         requests: Resources { cpu_milli: 500, memory_bytes: 64 << 20 },
-        mounts: if has_claim { vec![mount] } else { Vec::new() },
+        mounts: if has_claim || set == SHARING_SET { vec![mount] } else { Vec::new() },
         readiness: Some(probe),
         ..Container::default()
     };
-    let mut template =
-        Template { labels: labels(set), containers: vec![container], grace_ms: 5_000, ..Template::default() };
+    let shared = NamedClaim { volume: VOLUME.into(), claim: SHARED_CLAIM.into() };
+    let mut template = Template {
+        labels: labels(set),
+        containers: vec![container],
+        grace_ms: 5_000,
+        volumes: if set == SHARING_SET { vec![shared] } else { Vec::new() },
+        ..Template::default()
+    };
     template.hash = api::codec::template_hash(&template);
     template
 }
