@@ -2,6 +2,7 @@
 //! run, and who judges it, is the `sim` crate's.
 
 mod hunt;
+mod proof;
 mod report;
 
 use crate::error::CliError;
@@ -39,6 +40,9 @@ pub(crate) struct Sim {
     /// Go on after a failure, and list all of them in the end.
     #[arg(long)]
     keep_going: bool,
+    /// Run every deliberate bug, or those named, until a checker objects: proof that the checkers can fail.
+    #[arg(long, value_name = "BUG", num_args = 0.., conflicts_with_all = ["seed", "minutes", "trace", "shrink"])]
+    mutants: Option<Vec<String>>,
     /// How many runs at the same time; one for each processor if not given.
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
@@ -48,6 +52,10 @@ pub(crate) struct Sim {
 pub(crate) fn run(args: &Sim) -> Result<(), CliError> {
     // A brain that panics is a finding, and is reported as one.
     std::panic::set_hook(Box::new(|_| {}));
+    let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+    if let Some(names) = &args.mutants {
+        return proof::prove(names, args.seeds, jobs);
+    }
     if let Some(file) = &args.scenario {
         let scenario = crate::scenario::load(file, args.seed)?;
         return one(args, scenario.setup.seed, scenario);
@@ -64,7 +72,6 @@ pub(crate) fn run(args: &Sim) -> Result<(), CliError> {
         Some(minutes) => hunt::Limit::Time(Duration::from_secs_f64(60.0 * minutes.clamp(0.0, 1e6))),
         None => hunt::Limit::Seeds(args.seeds.unwrap_or(SEEDS_DEFAULT)),
     };
-    let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     let hunt = hunt::hunt(first, limit, jobs, args.keep_going);
     report::print(&hunt);
     match hunt.failures.len() {

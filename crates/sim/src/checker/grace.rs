@@ -182,6 +182,14 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_goes_by_itself_has_all_its_time() {
+        let mut story = story();
+        let (pod, uid) = (key("web-0"), story.uid("web-0"));
+        story.plans(vec![Event::PodDeletionRequested { pod, uid, grace_ms: 0, is_forced: false }]);
+        story.is_broken("its template promises 30000 ms");
+    }
+
+    #[test]
     fn a_kill_comes_after_the_grace() {
         let mut early = story();
         delete(&mut early, 5_000);
