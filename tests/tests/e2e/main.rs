@@ -22,6 +22,7 @@ mod nodes;
 mod placement;
 mod port_forward;
 mod procs;
+mod programs;
 mod recovery;
 mod refusal;
 mod sandbox;
