@@ -672,4 +672,12 @@ pub(crate) enum Fault {
     List,
     /// End partitions, delays and pauses.
     Clear,
+    /// Run a scenario of timed steps, and judge what happened.
+    ///
+    /// Each step of the file is a command line: `- {at: 5s, do: fault partition n1 --for 10s}`. When all are done, every
+    /// fault ends, and after a rest what the servers wrote down is judged by the checkers of the simulator.
+    Run {
+        /// The scenario, in YAML.
+        file: PathBuf,
+    },
 }

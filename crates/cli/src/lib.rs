@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::args::{Cli, Rollout, Verb};
+use crate::args::{Cli, Fault, Rollout, Verb};
 use crate::connect::Address;
 use crate::error::CliError;
 use crate::modify::Marks;
@@ -24,6 +24,7 @@ mod cp;
 mod describe;
 mod diff;
 mod drain;
+mod drill;
 mod error;
 mod exec;
 mod fetch;
@@ -133,6 +134,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Verb::Down(args) => local::down(&args, &address).await,
         Verb::Status { output } => local::status(&address, output).await,
         Verb::Member(verb) => member::run(&address, &verb, id).await,
+        Verb::Fault(Fault::Run { file }) => drill::run(&address, &file).await,
         Verb::Fault(fault) => local::fault(&address, &fault).await,
         Verb::Apply(args) => apply::apply(&address.connect(), &args, given_namespace, id).await,
         Verb::Get(args) => get::get(&address.connect(), &args, namespace).await,

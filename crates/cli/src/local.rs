@@ -293,6 +293,9 @@ fn fault_request(fault: &Fault) -> Result<Request, CliError> {
         Fault::Resume { target } => Request::Resume { target: process(target)? },
         Fault::List => Request::List,
         Fault::Clear => Request::Clear,
+        Fault::Run { file } => {
+            return Err(CliError::usage(format!("{} is a scenario, not a fault", file.display())));
+        }
     })
 }
 

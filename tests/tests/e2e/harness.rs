@@ -330,10 +330,32 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// What the servers wrote down is judged by the checkers of the simulator.
+    #[track_caller]
+    fn judge(&self) {
+        let data_dir = self.path("");
+        if !data_dir.is_dir() {
+            return;
+        }
+        match cli::past::judge_past(&data_dir) {
+            Ok(judged) => {
+                let count: u64 = judged.counts.iter().map(|(_, count)| count).sum();
+                assert!(judged.batch_count == 0 || 0 < count, "a past of batches has something to judge");
+            }
+            Err(error) => panic!("what happened in this test breaks a promise: {error:#}"),
+        }
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let said = self.run(&["down", "--data-dir", &self.data_dir(), "--purge"]);
-        assert!(said.code == Some(0) || std::thread::panicking(), "down failed: {said:#?}");
+        let data_dir = self.data_dir();
+        let said = self.run(&["down", "--data-dir", &data_dir]);
+        if !std::thread::panicking() {
+            assert_eq!(said.code, Some(0), "down failed: {said:#?}");
+            self.judge();
+        }
     }
 }
 

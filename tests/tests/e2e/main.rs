@@ -26,6 +26,7 @@ mod programs;
 mod recovery;
 mod refusal;
 mod sandbox;
+mod scenario;
 mod services;
 mod sets;
 mod storage;
