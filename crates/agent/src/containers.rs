@@ -22,6 +22,7 @@ use crate::image;
 use crate::layout;
 use crate::local_volume;
 use crate::pods::{Site, with_causes};
+use crate::privileges::Powers;
 use crate::probe::{self, Probe};
 use crate::process::{self, Adoption, Handle, RunSpec, Surroundings};
 use crate::sandbox::of_pod::{Surface, is_mount_path};
@@ -278,6 +279,9 @@ fn prepare(
         .catalogue
         .resolve(spec.image.as_str(), &expanded(&spec.command), &expanded(&spec.args), &image_site)
         .map_err(|error| ("ImageNotFound", error.to_string()))?;
+    let privileges = Powers::of_self(site.sandbox)
+        .privileges(&pod.template, spec)
+        .map_err(|refusal| (agent_core::REASON_CONFIG, refusal))?;
     let io = |error: std::io::Error| ("StartFailed", format!("preparing container {name}: {error}"));
     let (cwd, sandbox) = match site.sandbox {
         Some(kind) => {
@@ -285,6 +289,7 @@ fn prepare(
             let writable = vec![cwd.clone(), site.home.clone().into()];
             let mut sandbox = sandbox_of(site, kind, pod_dir, pod, spec, writable)?;
             sandbox.files.extend(resolved.files.iter().cloned());
+            sandbox.is_root_read_only = spec.security.has_read_only_root == Some(true);
             (cwd, Some(sandbox))
         }
         None => {
@@ -306,7 +311,8 @@ fn prepare(
     let container = name.to_owned();
     let input = shim::Input { is_open: spec.has_stdin, is_once: spec.is_stdin_once, has_terminal: spec.has_terminal };
     let argv = resolved.argv;
-    Ok((RunSpec { pod_dir: pod_dir.to_owned(), container, attempt, argv, env, cwd, sandbox, input }, about))
+    let pod_dir = pod_dir.to_owned();
+    Ok((RunSpec { pod_dir, container, attempt, argv, env, cwd, sandbox, input, privileges }, about))
 }
 
 fn sandbox_of(

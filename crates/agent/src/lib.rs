@@ -20,6 +20,7 @@ mod output;
 mod pod_names;
 mod pods;
 pub mod ports;
+pub mod privileges;
 pub mod probe;
 pub mod process;
 pub mod process_tree;

@@ -13,6 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use agent_core::{PodFile, VolumeContent};
 
 use crate::files;
+use crate::volume;
 
 /// The link to the present version.
 const DATA: &str = "..data";
@@ -28,28 +29,29 @@ pub(crate) fn dir(pod_dir: &Path, volume: &str) -> PathBuf {
     pod_dir.join("volumes").join(volume)
 }
 
-/// Makes a volume, or gives it another content. Repeating it is harmless.
-pub(crate) fn place(dir: &Path, content: &VolumeContent) -> io::Result<()> {
+/// Makes a volume that belongs to a group, if to any, or gives it another content. Repeating it is harmless.
+pub(crate) fn place(dir: &Path, content: &VolumeContent, group: Option<u32>) -> io::Result<()> {
     match content {
         VolumeContent::Empty => {
             fs::create_dir_all(dir)?;
-            fs::set_permissions(dir, Permissions::from_mode(EMPTY_MODE))
+            fs::set_permissions(dir, Permissions::from_mode(EMPTY_MODE))?;
+            group.map_or(Ok(()), |group| volume::give_to_group(dir, group))
         }
         VolumeContent::Files(content) => {
             fs::create_dir_all(dir)?;
-            place_files(dir, content)
+            place_files(dir, content, group)
         }
     }
 }
 
-fn place_files(dir: &Path, content: &BTreeMap<String, PodFile>) -> io::Result<()> {
+fn place_files(dir: &Path, content: &BTreeMap<String, PodFile>, group: Option<u32>) -> io::Result<()> {
     let numbers = versions(dir)?;
     let present = fs::read_link(dir.join(DATA)).ok();
-    if present.is_some() && is_there(&dir.join(DATA), content) {
+    if present.is_some() && is_there(&dir.join(DATA), content, group) {
         return Ok(());
     }
     let version = format!("{VERSION}{}", numbers.last().map_or(0, |number| number + 1));
-    write_version(&dir.join(&version), content)?;
+    write_version(&dir.join(&version), content, group)?;
     // What a crash left aside is in the way.
     let _ = fs::remove_file(dir.join(DATA_ASIDE));
     symlink(&version, dir.join(DATA_ASIDE))?;
@@ -71,17 +73,23 @@ fn versions(dir: &Path) -> io::Result<BTreeSet<u64>> {
 }
 
 /// Whether the present version says what it should; a file too many counts as a difference only when its name changed.
-fn is_there(data: &Path, content: &BTreeMap<String, PodFile>) -> bool {
+fn is_there(data: &Path, content: &BTreeMap<String, PodFile>, group: Option<u32>) -> bool {
     let is_same = |(path, file): (&String, &PodFile)| {
         let at = data.join(path);
         let mode = fs::metadata(&at).map(|metadata| metadata.permissions().mode() & 0o7777);
-        mode.is_ok_and(|mode| mode == file.mode) && fs::read(&at).is_ok_and(|bytes| *bytes == *file.content.0)
+        mode.is_ok_and(|mode| mode == mode_for(file, group))
+            && fs::read(&at).is_ok_and(|bytes| *bytes == *file.content.0)
     };
     let names = fs::read_dir(data).into_iter().flatten().flatten().count();
     names == top_names(content).len() && content.iter().all(is_same)
 }
 
-fn write_version(version: &Path, content: &BTreeMap<String, PodFile>) -> io::Result<()> {
+/// A group that owns a file may read it.
+fn mode_for(file: &PodFile, group: Option<u32>) -> u32 {
+    file.mode | group.map_or(0, |_| 0o440)
+}
+
+fn write_version(version: &Path, content: &BTreeMap<String, PodFile>, group: Option<u32>) -> io::Result<()> {
     fs::create_dir(version)?;
     fs::set_permissions(version, Permissions::from_mode(0o755))?;
     for (path, file) in content {
@@ -90,7 +98,8 @@ fn write_version(version: &Path, content: &BTreeMap<String, PodFile>) -> io::Res
             fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
         }
         fs::write(&at, &file.content.0)?;
-        fs::set_permissions(&at, Permissions::from_mode(file.mode))?;
+        std::os::unix::fs::chown(&at, None, group)?;
+        fs::set_permissions(&at, Permissions::from_mode(mode_for(file, group)))?;
     }
     Ok(())
 }
@@ -138,6 +147,10 @@ pub(crate) fn part(volume: &Path, sub_path: &str) -> io::Result<PathBuf> {
     }
     if fs::symlink_metadata(&wanted).is_err() {
         fs::create_dir_all(&wanted)?;
+        // Whoever may write into the volume may write into its part.
+        let permissions = fs::metadata(&volume)?.permissions();
+        let made = wanted.ancestors().take_while(|path| *path != existing);
+        made.into_iter().try_for_each(|path| fs::set_permissions(path, permissions.clone()))?;
     }
     Ok(wanted)
 }
@@ -171,16 +184,16 @@ mod tests {
     fn files_change_all_at_once_and_through_a_mount() {
         let dir = tempfile::tempdir().unwrap();
         let volume = dir.path().join("settings");
-        place(&volume, &content(&[("colour", "blue"), ("sub/size", "3")])).unwrap();
+        place(&volume, &content(&[("colour", "blue"), ("sub/size", "3")]), None).unwrap();
         assert_eq!(fs::read_to_string(volume.join("colour")).unwrap(), "blue");
         assert_eq!(fs::read_to_string(volume.join("sub/size")).unwrap(), "3");
         assert_eq!(fs::metadata(volume.join("colour")).unwrap().permissions().mode() & 0o777, 0o640);
 
         let before = fs::read_link(volume.join(DATA)).unwrap();
-        place(&volume, &content(&[("colour", "blue"), ("sub/size", "3")])).unwrap();
+        place(&volume, &content(&[("colour", "blue"), ("sub/size", "3")]), None).unwrap();
         assert_eq!(fs::read_link(volume.join(DATA)).unwrap(), before, "the same again changes nothing");
 
-        place(&volume, &content(&[("colour", "green"), ("shape", "round")])).unwrap();
+        place(&volume, &content(&[("colour", "green"), ("shape", "round")]), None).unwrap();
         assert_eq!(fs::read_to_string(volume.join("colour")).unwrap(), "green");
         assert_eq!(fs::read_to_string(volume.join("shape")).unwrap(), "round");
         assert!(!volume.join("sub").exists());
@@ -191,9 +204,9 @@ mod tests {
     fn an_empty_directory_keeps_what_was_written() {
         let dir = tempfile::tempdir().unwrap();
         let volume = dir.path().join("scratch");
-        place(&volume, &VolumeContent::Empty).unwrap();
+        place(&volume, &VolumeContent::Empty, None).unwrap();
         fs::write(volume.join("a"), "1").unwrap();
-        place(&volume, &VolumeContent::Empty).unwrap();
+        place(&volume, &VolumeContent::Empty, None).unwrap();
         assert_eq!(fs::read_to_string(volume.join("a")).unwrap(), "1");
     }
 

@@ -206,7 +206,9 @@ impl<R: Runtime> Node<R> {
                 }
             }
             Output::AttachVolume { uid, pod, volume } => self.pods.hand(uid, Deed::Attach { pod, volume }),
-            Output::PlaceVolume { uid, volume, content, .. } => self.pods.hand(uid, Deed::Place { volume, content }),
+            Output::PlaceVolume { uid, pod, volume, content } => {
+                self.pods.hand(uid, Deed::Place { pod, volume, content });
+            }
             Output::StartContainer { uid, pod, container, attempt, env } => {
                 self.pods.hand(uid, Deed::Start { pod, container, attempt, env });
             }

@@ -62,7 +62,7 @@ impl Site {
 #[derive(Debug)]
 pub(crate) enum Deed {
     Attach { pod: Arc<AssignedPod>, volume: AssignedVolume },
-    Place { volume: Name, content: VolumeContent },
+    Place { pod: Arc<AssignedPod>, volume: Name, content: VolumeContent },
     Start { pod: Arc<AssignedPod>, container: Name, attempt: u32, env: Vec<(Name, String)> },
     Stop { container: Name, grace: Duration },
     Probe { container: Name, attempt: u32, kind: ProbeKind, probe: Probe },
@@ -167,7 +167,7 @@ impl PodTask {
             while self.probes.try_join_next().is_some() {}
             match deed {
                 Deed::Attach { pod, volume } => self.attach(&pod, volume).await,
-                Deed::Place { volume, content } => self.place(volume, content).await,
+                Deed::Place { pod, volume, content } => self.place(&pod, volume, content).await,
                 Deed::Start { pod, container, attempt, env } => self.start(pod, container, attempt, &env).await,
                 Deed::Stop { container, grace } => {
                     if let Some(container) = self.containers.get(&container) {
@@ -218,8 +218,13 @@ impl PodTask {
         let targets = targets(&layout::root_dir(&self.dir), pod, &volume.name)?;
         let (volumes, wanted) = (self.site.volumes.clone(), use_of(pod, volume));
         let is_sandboxed = self.site.sandbox.is_some();
+        let group = group_of_volumes(pod);
         blocking(move || {
             let content = volumes.attach(&wanted)?;
+            if let Some(group) = group {
+                let given = volume::give_to_group(&content, group);
+                given.map_err(VolumeError::io(&wanted.handle, "giving fsGroup the content of"))?;
+            }
             if is_sandboxed {
                 return Ok(()); // Every container mounts it for itself.
             }
@@ -240,9 +245,10 @@ impl PodTask {
         Ok(())
     }
 
-    async fn place(&self, volume: Name, content: VolumeContent) {
+    async fn place(&self, pod: &AssignedPod, volume: Name, content: VolumeContent) {
+        let group = group_of_volumes(pod);
         let dir = local_volume::dir(&self.dir, volume.as_str());
-        let placed = tokio::task::spawn_blocking(move || local_volume::place(&dir, &content)).await;
+        let placed = tokio::task::spawn_blocking(move || local_volume::place(&dir, &content, group)).await;
         let message = match placed {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
@@ -328,6 +334,11 @@ impl PodTask {
         })
         .await
     }
+}
+
+/// The group that owns what is in the volumes of a pod. Where the agent can give nothing away, the containers say so.
+fn group_of_volumes(pod: &AssignedPod) -> Option<u32> {
+    pod.template.security.fs_group.filter(|_| rustix::process::geteuid().is_root())
 }
 
 /// What a pod wants of a volume.

@@ -162,7 +162,9 @@ impl Drop for KillGroup {
 
 #[cfg(test)]
 mod tests {
-    use super::status_code;
+    use super::*;
+    use std::net::Ipv4Addr;
+    use tokio_stream::wrappers::TcpListenerStream;
 
     #[test]
     fn only_http_has_a_status_code() {
@@ -170,5 +172,28 @@ mod tests {
         assert_eq!(status_code(b"HTTP/1.0 500\n"), Some(500));
         assert_eq!(status_code(b"SSH-2.0-OpenSSH_9.2\r\n"), None);
         assert_eq!(status_code(b""), None);
+    }
+
+    #[tokio::test]
+    async fn grpc_asks_the_standard_health_service() {
+        let (health, service) = tonic_health::server::health_reporter();
+        health.set_service_status("db", tonic_health::ServingStatus::Serving).await;
+        health.set_service_status("ill", tonic_health::ServingStatus::NotServing).await;
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let (ip, port) = (IpAddr::V4(Ipv4Addr::LOCALHOST), listener.local_addr().unwrap().port());
+        let server = tonic::transport::Server::builder().add_service(service);
+        let serving = tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let ask = async |service: &str| {
+            let probe = Probe::Grpc { ip, port, service: service.to_owned() };
+            run(&probe, Duration::from_secs(10)).await
+        };
+        assert_eq!(ask("").await, Ok(()), "the server as a whole");
+        assert_eq!(ask("db").await, Ok(()));
+        assert!(ask("ill").await.unwrap_err().ends_with("says NOT_SERVING"));
+        let unknown = ask("unknown").await.unwrap_err();
+        assert!(unknown.starts_with(&format!("asking 127.0.0.1:{port} by gRPC: ")), "{unknown}");
+        serving.abort();
+        let _ = serving.await;
+        assert!(ask("").await.is_err(), "nobody is there");
     }
 }

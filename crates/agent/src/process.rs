@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt, Interest};
 use tokio::sync::oneshot;
 
 use crate::files;
+use crate::privileges::Privileges;
 use crate::process_tree::{self, CONTAINER_DIR_VARIABLE, Identity};
 use crate::sandbox::Sandbox;
 use crate::shim::{EXIT_FILE, ExitStatus, Input, LOCK_FILE, RUN_FILE, RunFile, SHIM_FILE, ShimFile};
@@ -48,6 +49,7 @@ pub struct RunSpec {
     /// `None`: a plain process of the host.
     pub sandbox: Option<Sandbox>,
     pub input: Input,
+    pub privileges: Privileges,
 }
 
 /// A container that has been started.
@@ -268,8 +270,18 @@ pub fn log_path(dir: &Path) -> PathBuf {
 pub struct Surroundings {
     pub env: BTreeMap<String, String>,
     pub cwd: PathBuf,
-    /// The program that joins the container's sandbox, if it has one, and the container's directory.
-    join: Option<(PathBuf, PathBuf)>,
+    join: Join,
+}
+
+/// How a command comes to be where its container is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Join {
+    /// It is there already.
+    Host,
+    /// It is, but would be somebody else: this program takes on what the container is.
+    Privileges { exe: PathBuf, privileges: Privileges },
+    /// This program joins the sandbox of the container in this directory.
+    Sandbox { exe: PathBuf, dir: PathBuf },
 }
 
 /// What a command's standard streams are.
@@ -289,13 +301,17 @@ impl Surroundings {
         env.insert(CONTAINER_DIR_VARIABLE.to_owned(), dir.display().to_string());
         // Whoever joins finds the working directory in the sandbox.
         let cwd = if run.sandbox.is_some() { dir.to_owned() } else { run.cwd };
-        let join = run.sandbox.map(|_| (run.exe, dir.to_owned()));
+        let join = match run.sandbox {
+            Some(_) => Join::Sandbox { exe: run.exe, dir: dir.to_owned() },
+            None if run.privileges.is_default() => Join::Host,
+            None => Join::Privileges { exe: run.exe, privileges: run.privileges },
+        };
         Ok(Self { env, cwd, join })
     }
 
     /// Whether a command must first join a sandbox; whoever joins takes the terminal there.
     pub const fn has_sandbox(&self) -> bool {
-        self.join.is_some()
+        matches!(self.join, Join::Sandbox { .. })
     }
 
     /// A command beside the container, in its sandbox if it has one; the streams are the caller's to choose.
@@ -303,8 +319,13 @@ impl Surroundings {
     /// In a sandbox the command is a child of what is started: to end it, end that.
     pub fn command(&self, program: &str, args: &[String], streams: Streams) -> Command {
         let mut command = match &self.join {
-            None => Command::new(program),
-            Some((exe, dir)) => {
+            Join::Host => Command::new(program),
+            Join::Privileges { exe, privileges } => {
+                let mut command = Command::new(exe);
+                command.args(["container-init", "--parent", "0"]).args(privileges.arguments()).args(["--", program]);
+                command
+            }
+            Join::Sandbox { exe, dir } => {
                 let mut command = Command::new(exe);
                 command.args(["container-exec", "--dir"]).arg(dir);
                 command.args((streams == Streams::Terminal).then_some("--terminal")).args(["--", program]);
@@ -331,6 +352,7 @@ fn prepare(dir: &Path, spec: &RunSpec, exe: &Path) -> io::Result<File> {
         umask: UMASK,
         sandbox: spec.sandbox.clone(),
         input: spec.input,
+        privileges: spec.privileges.clone(),
         exe: exe.to_owned(),
     };
     files::write_json(&dir.join(RUN_FILE), &run)?;

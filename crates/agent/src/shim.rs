@@ -27,6 +27,7 @@ use crate::files;
 use crate::hostname;
 use crate::output::{Output, STDIN_FILE, Theirs};
 use crate::pods::with_causes;
+use crate::privileges::{PRIVILEGES_FLAG, Privileges};
 use crate::process_tree::{self, CONTAINER_DIR_VARIABLE, Identity};
 use crate::sandbox::{self, OWN_PROGRAM, Sandbox};
 use crate::terminal;
@@ -39,7 +40,7 @@ pub const SHIM_FILE: &str = "shim.json";
 pub const EXIT_FILE: &str = "exit.json";
 /// Locked by the shim as long as it lives.
 pub const LOCK_FILE: &str = "lock";
-/// Why the command could not be executed.
+/// Why the command could not be executed; empty if it was.
 pub const START_ERROR_FILE: &str = "start-error";
 /// The exit code of a container that was killed without anybody seeing it end.
 pub const KILLED_CODE: i32 = 137;
@@ -67,6 +68,8 @@ pub struct RunFile {
     pub exe: PathBuf,
     #[serde(default)]
     pub input: Input,
+    #[serde(default)]
+    pub privileges: Privileges,
 }
 
 /// What a container reads, for those who attach.
@@ -135,17 +138,19 @@ pub fn run_shim(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 pub fn run_container_init(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let Some(init) = ContainerInit::parse(&args) else {
-        return complain("usage: container-init --parent PID [--sandbox DIR | --beside] [--terminal] -- COMMAND…");
+        return complain(
+            "usage: container-init --parent PID|0 [--sandbox DIR | --beside] [--terminal] [--privileges JSON] -- COMMAND…",
+        );
     };
     if let Err(reason) = init.tie_to_parent() {
         return complain(&reason);
     }
-    // Opened before anything is hidden; only a better message depends on it.
-    let dir = std::env::var_os(CONTAINER_DIR_VARIABLE).filter(|_| init.place != Place::Beside);
-    let dir = dir.and_then(|dir| File::open(dir).ok());
+    // Opened before anything is hidden or given up; only a better message depends on it.
+    let dir = std::env::var_os(CONTAINER_DIR_VARIABLE).filter(|_| init.is_first());
+    let said = dir.and_then(|dir| File::create(Path::new(&dir).join(START_ERROR_FILE)).ok());
     let fail = |reason: String, code: u8| {
-        if let Some(dir) = &dir {
-            let _ = write_start_error(dir, &reason);
+        if let Some(mut said) = said.as_ref() {
+            let _ = said.write_all(reason.as_bytes());
         }
         complain(&reason);
         ExitCode::from(code)
@@ -173,13 +178,16 @@ enum Place<'a> {
     Sandbox(&'a Path),
     /// A further process of a sandbox.
     Beside,
+    /// A further process beside a container of the host; whoever asked for it sees to its end.
+    BesideOnHost,
 }
 
 #[derive(Debug)]
 struct ContainerInit<'a> {
-    parent: Pid,
+    parent: Option<Pid>,
     place: Place<'a>,
     has_terminal: bool,
+    privileges: Privileges,
     program: &'a OsString,
     args: &'a [OsString],
 }
@@ -187,26 +195,49 @@ struct ContainerInit<'a> {
 impl<'a> ContainerInit<'a> {
     fn parse(args: &'a [OsString]) -> Option<Self> {
         let [flag, parent, rest @ ..] = args else { return None };
-        let parent = parent.to_str()?.parse().ok().and_then(Pid::from_raw).filter(|_| flag == "--parent")?;
+        let parent = parent.to_str()?.parse().ok().map(Pid::from_raw).filter(|_| flag == "--parent")?;
         let (place, rest) = match rest {
             [flag, dir, rest @ ..] if flag == "--sandbox" => (Place::Sandbox(Path::new(dir)), rest),
             [flag, rest @ ..] if flag == "--beside" => (Place::Beside, rest),
+            rest if parent.is_none() => (Place::BesideOnHost, rest),
             rest => (Place::Host, rest),
         };
         let (has_terminal, rest) = match rest {
             [flag, rest @ ..] if flag == "--terminal" => (true, rest),
             rest => (false, rest),
         };
+        let (privileges, rest) = match rest {
+            [flag, privileges, rest @ ..] if flag == PRIVILEGES_FLAG => {
+                (serde_json::from_slice(privileges.as_bytes()).ok()?, rest)
+            }
+            rest => (Privileges::default(), rest),
+        };
         let [separator, program, args @ ..] = rest else { return None };
-        (separator == "--").then_some(Self { parent, place, has_terminal, program, args })
+        (separator == "--").then_some(Self { parent, place, has_terminal, privileges, program, args })
+    }
+
+    /// Whether it is the container's own process.
+    const fn is_first(&self) -> bool {
+        match self.place {
+            Place::Host | Place::Sandbox(_) => true,
+            Place::Beside | Place::BesideOnHost => false,
+        }
     }
 
     fn tie_to_parent(&self) -> Result<(), String> {
+        if self.place == Place::BesideOnHost {
+            return Ok(());
+        }
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(|errno| format!("tying the container to its shim: {errno}"))?;
-        // The parent may have died before the kernel knew that we care.
+        self.look_for_parent()
+    }
+
+    /// The parent may have died before the kernel knew that we care.
+    fn look_for_parent(&self) -> Result<(), String> {
         let is_orphan = match self.place {
-            Place::Host => rustix::process::getppid() != Some(self.parent),
+            Place::BesideOnHost => false,
+            Place::Host => rustix::process::getppid() != self.parent,
             // From a PID namespace the parent cannot be seen; but it would take the other end of a pipe along.
             Place::Sandbox(_) => is_hung_up(),
             Place::Beside => rustix::process::getppid().is_some(),
@@ -221,11 +252,14 @@ impl<'a> ContainerInit<'a> {
                     // Where this is not permitted, the environment still says it.
                     let _ = hostname::take(name.as_bytes());
                 }
-                self.take_terminal()
+                self.take_terminal()?;
+                self.take_privileges()
             }
+            Place::BesideOnHost => self.take_privileges(),
             Place::Beside => {
                 self.take_terminal()?;
-                sandbox::drop_capabilities().map_err(|error| format!("dropping privileges: {error}"))
+                sandbox::drop_capabilities().map_err(|error| format!("dropping privileges: {error}"))?;
+                self.take_privileges()
             }
             Place::Sandbox(dir) => {
                 let run: RunFile = files::read_json(&dir.join(RUN_FILE))
@@ -239,6 +273,7 @@ impl<'a> ContainerInit<'a> {
                 sandbox::build(dir, &sandbox).map_err(|error| with_causes(&error))?;
                 std::env::set_current_dir(&run.cwd)
                     .map_err(|error| format!("entering the working directory {}: {error}", run.cwd.display()))?;
+                self.take_privileges()?;
                 self.replace_stdin(typed)?;
                 self.take_terminal()
             }
@@ -258,6 +293,12 @@ impl<'a> ContainerInit<'a> {
         replaced.map_err(|errno| format!("replacing stdin: {errno}"))
     }
 
+    fn take_privileges(&self) -> Result<(), String> {
+        self.privileges.take_on().map_err(|error| format!("taking on the security context: {error}"))?;
+        // In the middle of that, nothing ties us to it.
+        self.look_for_parent()
+    }
+
     fn take_terminal(&self) -> Result<(), String> {
         if !self.has_terminal {
             return Ok(());
@@ -273,13 +314,6 @@ fn is_hung_up() -> bool {
     let mut fds = [PollFd::new(&stdin, PollFlags::empty())];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut fds, Some(&at_once)).is_ok() && fds[0].revents().contains(PollFlags::ERR)
-}
-
-fn write_start_error(dir: &File, reason: &str) -> io::Result<()> {
-    use rustix::fs::{Mode, OFlags};
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(dir, START_ERROR_FILE, flags, Mode::from_raw_mode(0o600))?;
-    File::from(file).write_all(reason.as_bytes())
 }
 
 fn complain(message: &str) -> ExitCode {
@@ -347,7 +381,7 @@ async fn supervise(dir: &Path, run: &RunFile) -> io::Result<ExitStatus> {
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
     output.finish().await;
     remove_layers(dir);
-    let message = fs::read_to_string(dir.join(START_ERROR_FILE)).ok();
+    let message = fs::read_to_string(dir.join(START_ERROR_FILE)).ok().filter(|message| !message.is_empty());
     let is_asked = was_killed_for_default && ended.terminating_signal() == Some(Signal::KILL.as_raw());
     let signal = if is_asked { Some(Signal::TERM.as_raw()) } else { ended.terminating_signal() };
     let code = signal.map_or_else(|| ended.exit_status().unwrap_or(KILLED_CODE), |signal| 128 + signal);
@@ -390,6 +424,7 @@ fn start(dir: &Path, run: &RunFile, ready: Option<OwnedFd>, theirs: Theirs) -> i
         .args(["container-init", "--parent", &own.to_string()])
         .args(in_sandbox)
         .args(run.input.has_terminal.then_some("--terminal"))
+        .args(run.privileges.arguments())
         .arg("--")
         .args(&run.argv)
         .env_clear()

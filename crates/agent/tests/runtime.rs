@@ -1,6 +1,7 @@
 //! Real processes under real shims: start, log, end, stop, survive the agent, leave nothing behind.
 
 #![allow(clippy::unwrap_used, reason = "a fixture that fails is a test that fails")]
+#![allow(clippy::print_stdout, reason = "a test that leaves something out says so")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use agent::logs::{LogFollower, LogLine, LogQuery, Stream};
+use agent::privileges::Privileges;
 use agent::probe::{self, Probe};
 use agent::process::{
     Adoption, Handle, ProcessRuntime, RunSpec, RuntimeError, Surroundings, attempt_dir, kill_everything_under, log_path,
@@ -48,6 +50,7 @@ impl Node {
             cwd: self.dir.path().to_owned(),
             sandbox: None,
             input: Input::default(),
+            privileges: Privileges::default(),
         }
     }
 
@@ -357,4 +360,31 @@ fn free_address() -> (IpAddr, u16) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     (address.ip(), address.port())
+}
+
+#[tokio::test]
+async fn a_process_of_the_host_is_who_its_security_context_says_and_so_is_what_joins_it() {
+    let node = Node::new();
+    let mut spec = node.spec(&["sh", "-c", "echo out > /dev/stdout; exec sleep 600"]);
+    spec.privileges.has_no_new = true;
+    let mut who = format!("{} ", rustix::process::geteuid().as_raw());
+    if rustix::process::geteuid().is_root() {
+        (spec.privileges.user, spec.privileges.group) = (Some(1_000), Some(1_001));
+        spec.privileges.groups = Some(vec![1_002]);
+        spec.privileges.dropped_capabilities = u64::MAX;
+        who = "1000 1001 1002 ".to_owned();
+    } else {
+        println!("left out: another user, which only root can start a process as");
+    }
+    let handle = node.runtime.start(&spec).await.unwrap();
+    let check = format!(
+        "case \"$(id -u) $(id -G) \" in \"{who}\"*) ;; *) id >&2; exit 1;; esac; \
+         for pid in {} self; do grep -q '^NoNewPrivs:[[:space:]]*1$' /proc/$pid/status || exit 2; done",
+        handle.container.pid
+    );
+    let surroundings = Surroundings::of(&handle.dir).unwrap();
+    let argv = ["sh".to_owned(), "-c".to_owned(), check];
+    until("the output", || text(&log_of(&handle), Stream::Stdout) == "out\n").await;
+    assert_eq!(probe::run(&Probe::Exec { argv: argv.to_vec(), surroundings }, BOUND).await, Ok(()));
+    node.stop(&handle, BOUND).await;
 }

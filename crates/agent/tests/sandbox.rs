@@ -4,11 +4,13 @@
 #![allow(clippy::print_stdout, reason = "a test that leaves something out says so")]
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agent::logs::{LogFollower, LogLine, LogQuery};
+use agent::privileges::Privileges;
 use agent::probe::{self, Probe};
 use agent::process::{Adoption, Handle, ProcessRuntime, RunSpec, Surroundings, log_path};
 use agent::process_tree::Identity;
@@ -53,6 +55,7 @@ impl Node {
             volumes,
             writable: vec!["/somewhere/to/work".into()],
             hidden: vec![self.dir.path().to_owned(), "/usr/lib/os-release".into()],
+            is_root_read_only: false,
         };
         RunSpec {
             pod_dir: self.path("pod"),
@@ -63,6 +66,7 @@ impl Node {
             cwd: "/somewhere/to/work".into(),
             sandbox: Some(sandbox),
             input: Input::default(),
+            privileges: Privileges::default(),
         }
     }
 
@@ -236,6 +240,50 @@ async fn commands_beside_the_container_are_in_its_sandbox() {
         until("the slow command to end", || !pids().any(is_slow)).await;
         node.stop(&handle, LONG_GRACE).await;
         assert!(probe::run(&exec("true"), BOUND).await.is_err(), "nobody is there to join");
+    }
+}
+
+#[tokio::test]
+async fn a_container_is_who_its_security_context_says_and_so_is_what_joins_it() {
+    for node in nodes().await {
+        let mut spec = node.spec(0, &["sh", "-c", "echo out > /dev/stdout; exec sleep 600"]);
+        spec.sandbox.as_mut().unwrap().is_root_read_only = true;
+        spec.privileges = Privileges { dropped_capabilities: u64::MAX, has_no_new: true, ..Privileges::default() };
+        let mut who = "0 0";
+        // In a user namespace, there is nobody else to be.
+        if !node.kind.has_user_namespace {
+            (spec.privileges.user, spec.privileges.group) = (Some(1_000), Some(1_001));
+            spec.privileges.groups = Some(vec![1_002]);
+            who = "1000 1001 1002";
+        }
+        fs::set_permissions(node.path("volume"), Permissions::from_mode(0o777)).unwrap();
+        let handle = node.runtime.start(&spec).await.unwrap();
+        let check = format!(
+            r#"
+            check() {{ "$@" || {{ echo "not so: $*" >&2; failed=1; }}; }}
+            status() {{ grep -q "^$1:[[:space:]]*$2\$" /proc/$3/status; }}
+            for pid in 1 self; do
+                check status NoNewPrivs 1 $pid
+                check status CapBnd 0000000000000000 $pid
+                check status CapEff 0000000000000000 $pid
+            done
+            case "$(id -u) $(id -G) " in "{who} "*) ;; *) echo "$(id)" >&2; failed=1;; esac
+            for dir in / /etc /tmp /run /usr/lib; do
+                check sh -c "! touch $dir/mine 2>/dev/null"
+            done
+            check touch /usr/share/holdfast-test/html/mine /dev/shm/mine
+            exit $failed
+            "#
+        );
+        let surroundings = Surroundings::of(&handle.dir).unwrap();
+        let argv = ["sh".to_owned(), "-c".to_owned(), check];
+        let checked = probe::run(&Probe::Exec { argv: argv.to_vec(), surroundings }, BOUND).await;
+        assert_eq!(checked, Ok(()), "{:?}: {}", node.kind, output(&handle));
+        until("the output", || output(&handle) == "out\n").await;
+        node.stop(&handle, LONG_GRACE).await;
+        let missing = RunSpec { attempt: 1, argv: vec!["no-such-program".to_owned()], ..spec };
+        let status = node.wait(&node.runtime.start(&missing).await.unwrap()).await;
+        assert!(status.message.unwrap().starts_with("cannot run no-such-program"), "whoever it is can say so");
     }
 }
 

@@ -160,6 +160,19 @@ fn a_set_that_breaks_a_rule_is_refused_where_it_does() {
         (format!("{pod}/containers/-"), json!({"name": "web", "image": "i"}), in_pod("containers[1].name")),
         (format!("{pod}/volumes/-"), json!({"name": "x", "configMap": {}}), in_pod("volumes[1].configMap.name")),
         (format!("{pod}/tolerations/-"), json!({"value": "x"}), in_pod("tolerations[1].operator")),
+        (format!("{pod}/securityContext"), json!({"runAsUser": -1}), in_pod("securityContext.runAsUser")),
+        (format!("{pod}/securityContext"), json!({"fsGroup": 1_i64 << 31}), in_pod("securityContext.fsGroup")),
+        (
+            format!("{pod}/securityContext"),
+            json!({"supplementalGroups": [0, -4]}),
+            in_pod("securityContext.supplementalGroups[1]"),
+        ),
+        (format!("{container}/securityContext"), json!({"runAsGroup": -1}), in_container("securityContext.runAsGroup")),
+        (
+            format!("{container}/securityContext"),
+            json!({"capabilities": {"drop": ["ALL", "EVERYTHING"]}}),
+            in_container("securityContext.capabilities.drop[1]"),
+        ),
         (format!("{container}/name"), json!("UPPER"), in_container("name")),
         (format!("{container}/image"), json!(""), in_container("image")),
         (format!("{container}/ports/0/containerPort"), json!(0), in_container("ports[0].containerPort")),
@@ -211,6 +224,26 @@ fn a_set_that_breaks_a_rule_is_refused_where_it_does() {
         let error = set_from_wire(&set_with(&pointer, &value)).expect_err(&pointer);
         assert_eq!(error.path, path, "{pointer} = {value}: {error}");
     }
+}
+
+#[test]
+fn security_contexts_are_shown_as_they_were_written() {
+    let pod =
+        json!({"runAsUser": 1000, "runAsGroup": 0, "runAsNonRoot": false, "supplementalGroups": [4], "fsGroup": 5});
+    let container = json!({
+        "runAsUser": 0, "runAsNonRoot": true, "readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false,
+        "capabilities": {"drop": ["ALL"]},
+    });
+    let mut json = set_json();
+    json["spec"]["template"]["spec"]["securityContext"] = pod.clone();
+    json["spec"]["template"]["spec"]["containers"][0]["securityContext"] = container.clone();
+    let (key, _, _, spec) = set_from_wire(&read(&json)).unwrap();
+    let security = &spec.template.containers[0].security;
+    assert_eq!((security.run_as_user, security.run_as_group, security.allows_escalation), (Some(0), None, Some(false)));
+    let set = Set { spec, ..Set::default() };
+    let shown = serde_json::to_value(set_to_wire(&State::default(), &key, &set)).unwrap();
+    assert_eq!(shown["spec"]["template"]["spec"]["securityContext"], pod);
+    assert_eq!(shown["spec"]["template"]["spec"]["containers"][0]["securityContext"], container);
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub mod id;
 pub mod names;
 pub mod object;
 mod plan;
+pub mod security;
 mod server;
 pub mod spec;
 mod state;

@@ -3,6 +3,7 @@
 
 use crate::config::ConfigRef;
 use crate::id::{ClassName, Key, Name, NodeName, Ordinal};
+use crate::security::{ContainerSecurity, PodSecurity};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -162,6 +163,8 @@ pub struct Template {
     pub local_volumes: Vec<LocalVolume>,
     /// Programs that run before the others, one after another, each to its end, or beside them where they say so.
     pub init_containers: Vec<Container>,
+    /// What every container may do, unless it says otherwise.
+    pub security: PodSecurity,
 }
 
 impl Template {
@@ -178,6 +181,7 @@ impl Template {
             && self.volumes == other.volumes
             && self.local_volumes == other.local_volumes
             && self.init_containers == other.init_containers
+            && self.security == other.security
     }
 
     /// Every container, in the order in which they start.
@@ -319,6 +323,8 @@ pub struct Container {
     pub is_stdin_once: bool,
     /// Whether it runs at a terminal.
     pub has_terminal: bool,
+    /// What it may do.
+    pub security: ContainerSecurity,
 }
 
 /// Something that is done at a turn of a container's life.

@@ -27,6 +27,7 @@ mod recovery;
 mod refusal;
 mod sandbox;
 mod scenario;
+mod security;
 mod services;
 mod sets;
 mod storage;

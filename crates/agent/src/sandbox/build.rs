@@ -18,6 +18,7 @@ use thiserror::Error;
 use super::mounts::{MountPoint, mount_points};
 use super::root::{self, Host, Own, Plan, Step};
 use super::{LAYERS_DIR, ROOT_DIR, RootKind, Sandbox, below};
+use crate::privileges;
 
 /// What a container may write outside its volumes when that is kept in memory.
 const MEMORY_LAYER_BYTES_MAX: u64 = 512 << 20;
@@ -73,10 +74,14 @@ pub(crate) fn build(dir: &Path, sandbox: &Sandbox) -> Result<(), SandboxError> {
     let plan = root::plan(&host, sandbox).doing(|| "planning the root".to_owned())?;
     let builder = Builder { dir, sandbox, plan: &plan, host: &host, root: dir.join(ROOT_DIR) };
     builder.assemble()?;
+    let own_mounts = builder.open_own_mounts()?;
     builder.add_volumes()?;
     builder.add_shared_files()?;
     builder.add_proc_and_sys()?;
     builder.add_devices()?;
+    for mounted in own_mounts {
+        make_read_only(&by_descriptor(&mounted)).doing(|| "making the root read-only".to_owned())?;
+    }
     enter(&builder.root).doing(|| "entering the root".to_owned())?;
     rustix::system::sethostname(sandbox.hostname.as_bytes()).doing(|| "naming the host".to_owned())?;
     drop_capabilities().doing(|| "dropping privileges".to_owned())
@@ -84,18 +89,7 @@ pub(crate) fn build(dir: &Path, sandbox: &Sandbox) -> Result<(), SandboxError> {
 
 /// Keeps only what a container may have, for programs that are started from here on.
 pub(crate) fn drop_capabilities() -> io::Result<()> {
-    for bit in 0..u64::BITS {
-        let capability = CapabilitySet::from_bits_retain(1 << bit);
-        if CAPABILITIES.contains(capability) {
-            continue;
-        }
-        match rustix::thread::remove_capability_from_bounding_set(capability) {
-            // The kernel has no more of them.
-            Err(Errno::INVAL) => break,
-            removed => removed?,
-        }
-    }
-    Ok(())
+    privileges::drop_capabilities(CapabilitySet::from_bits_retain(!CAPABILITIES.bits()))
 }
 
 fn enter(root: &Path) -> io::Result<()> {
@@ -151,6 +145,21 @@ impl Builder<'_> {
             all.into_iter().try_for_each(|(path, own)| make_own(&path, own, None))?;
         }
         Ok(())
+    }
+
+    /// The mounts that hold what the container writes outside its volumes, if it may not: volumes come to lie over them,
+    /// and are left alone.
+    fn open_own_mounts(&self) -> Result<Vec<OwnedFd>, SandboxError> {
+        if !self.sandbox.is_root_read_only {
+            return Ok(Vec::new());
+        }
+        let overlays = self.plan.steps.iter().filter_map(|step| match step {
+            Step::Overlay { path, .. } => Some(self.in_root(path)),
+            Step::Bind { .. } | Step::Dir { .. } | Step::Link { .. } => None,
+        });
+        let in_memory = (self.sandbox.kind.root == RootKind::Bind).then(|| self.root.clone());
+        let open = |path: PathBuf| open_dir(&path).doing(|| format!("opening {}", path.display()));
+        overlays.chain(in_memory).map(open).collect()
     }
 
     /// What is the container's own is put into the upper layer first: in a user namespace the host's directories belong to
@@ -236,8 +245,7 @@ impl Builder<'_> {
             // By descriptor, as volumes are; in a volume that covers the place, there may be no such file.
             match rustix::fs::openat(&dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
                 Ok(target) => {
-                    let target = format!("/proc/self/fd/{}", target.as_raw_fd());
-                    rustix::mount::mount_bind(source, &target).doing(doing)?;
+                    rustix::mount::mount_bind(source, by_descriptor(&target)).doing(doing)?;
                 }
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno).doing(doing),
@@ -252,12 +260,11 @@ impl Builder<'_> {
             let doing = || format!("mounting {} at {}", volume.source.display(), volume.target.display());
             let target = make_beneath(&root, &volume.target).doing(doing)?;
             // By descriptor: the name could lead through a link that the pod has left in another of its volumes.
-            let target = format!("/proc/self/fd/{}", target.as_raw_fd());
-            rustix::mount::mount_bind(&volume.source, &target).doing(doing)?;
+            rustix::mount::mount_bind(&volume.source, by_descriptor(&target)).doing(doing)?;
             if volume.is_read_only {
                 // The descriptor is below the new mount, so it has to be found again.
                 let mounted = open_beneath(&root, &volume.target).doing(doing)?;
-                make_read_only(Path::new(&format!("/proc/self/fd/{}", mounted.as_raw_fd()))).doing(doing)?;
+                make_read_only(&by_descriptor(&mounted)).doing(doing)?;
             }
         }
         Ok(())
@@ -365,6 +372,11 @@ fn make_dirs(path: &Path, mode: u32) -> io::Result<()> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// The path of what is open, whatever its name leads to by now.
+fn by_descriptor(fd: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
 fn open_dir(path: &Path) -> io::Result<OwnedFd> {

@@ -69,6 +69,7 @@ fn join_and_run(dir: &Path, terminal: Option<&str>, command: &[OsString]) -> io:
         .arg0("holdfast")
         .args(["container-init", "--parent", &own_pid.to_string(), "--beside"])
         .args(terminal)
+        .args(run.privileges.arguments())
         .arg("--")
         .args(command)
         .env(CONTAINER_DIR_VARIABLE, dir)

@@ -77,6 +77,9 @@ pub struct Sandbox {
     pub writable: Vec<PathBuf>,
     /// Directories of the host that the container does not see.
     pub hidden: Vec<PathBuf>,
+    /// Whether only volumes can be written.
+    #[serde(default)]
+    pub is_root_read_only: bool,
 }
 
 impl SandboxKind {

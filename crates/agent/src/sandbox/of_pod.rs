@@ -24,7 +24,16 @@ impl Surface<'_> {
         let hostname = pod.pod.name.to_string();
         let files = BTreeMap::from([("/etc/hostname".into(), format!("{hostname}\n"))]);
         let shared_files = self.names.clone().into();
-        Sandbox { kind: self.kind, hostname, files, shared_files, volumes, writable, hidden: self.hidden.to_vec() }
+        Sandbox {
+            kind: self.kind,
+            hostname,
+            files,
+            shared_files,
+            volumes,
+            writable,
+            hidden: self.hidden.to_vec(),
+            is_root_read_only: false,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{RootKind, Sandbox, SandboxKind};
 use crate::files;
+use crate::privileges::Privileges;
 use crate::process::{ProcessRuntime, RunSpec};
 
 /// A sandbox that is not there by then is none.
@@ -63,6 +64,7 @@ async fn try_kind(runtime: &ProcessRuntime, dir: &Path, attempt: u32, kind: Sand
         volumes: vec![super::SandboxVolume { source: volume, target: target.into(), is_read_only: false }],
         writable: Vec::new(),
         hidden: Vec::new(),
+        is_root_read_only: false,
     };
     let spec = RunSpec {
         pod_dir: dir.to_owned(),
@@ -72,6 +74,7 @@ async fn try_kind(runtime: &ProcessRuntime, dir: &Path, attempt: u32, kind: Sand
         env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
         cwd: target.into(),
         sandbox: Some(sandbox),
+        privileges: Privileges::default(),
         input: crate::shim::Input::default(),
     };
     let with_causes = |error: crate::process::RuntimeError| crate::pods::with_causes(&error);

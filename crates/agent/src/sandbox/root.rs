@@ -366,6 +366,7 @@ mod tests {
             volumes: vec![volume("/var/run/db"), volume("/usr/share/nginx/html")],
             hidden: vec!["/data/n1".into(), "/tmp/secret".into()],
             writable: Vec::new(),
+            is_root_read_only: false,
         }
     }
 

@@ -9,6 +9,7 @@ mod dir;
 mod loop_device;
 mod loop_image;
 mod node_volumes;
+mod ownership;
 mod programs;
 mod shelf;
 
@@ -24,6 +25,7 @@ pub use dir::DirDriver;
 pub use loop_image::LoopDriver;
 pub use node_volumes::{NodeVolumes, Use, release_below};
 pub(crate) use node_volumes::{Support, find_drivers};
+pub(crate) use ownership::give_to_group;
 
 /// Why a volume could not be used.
 #[derive(Debug, Error)]

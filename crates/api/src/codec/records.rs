@@ -13,6 +13,7 @@ use domain::object::{
     Attachment, Binding, Budget, Claim, Class, ContainerStatus, Deletion, Hold, Meta, Node, Phase, Pod, PodClaim,
     PodStatus, Server, Service, Set, TemplateRevision, Unplaced, Unreachable, Volume, VolumePhase,
 };
+use domain::security::{ContainerSecurity, PodSecurity};
 use domain::spec::{
     AccessModes, Amount, AntiAffinity, BudgetBound, BudgetSpec, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec,
     Container, EnvFrom, EnvValue, EnvVar, FieldFile, Hook, KeyFile, LocalSource, LocalVolume, Mount, NamedClaim,
@@ -200,13 +201,18 @@ record! {
     ClaimRetention { 1: when_deleted, 2: when_scaled }
     Template {
         1: hash, 2: labels, 3: annotations, 4: containers, 5: node_selector, 6: tolerations, 7: anti_affinity,
-        8: grace_ms, 9: volumes, 10: local_volumes, 11: init_containers,
+        8: grace_ms, 9: volumes, 10: local_volumes, 11: init_containers, 12: security,
     }
     NamedClaim { 1: volume, 2: claim }
     Container {
         1: name, 2: image, 3: command, 4: args, 5: working_dir, 6: env, 7: ports, 8: requests, 9: limits, 10: mounts,
         11: readiness, 12: liveness, 13: env_from, 14: startup, 15: post_start, 16: pre_stop, 17: is_sidecar,
-        20: has_stdin, 21: is_stdin_once, 22: has_terminal,
+        20: has_stdin, 21: is_stdin_once, 22: has_terminal, 23: security,
+    }
+    PodSecurity { 1: run_as_user, 2: run_as_group, 3: run_as_non_root, 4: supplemental_groups, 5: fs_group }
+    ContainerSecurity {
+        1: run_as_user, 2: run_as_group, 3: run_as_non_root, 4: has_read_only_root, 5: allows_escalation,
+        6: dropped_capabilities,
     }
     LocalVolume { 1: name, 2: source }
     KeyFile { 1: key, 2: path, 3: mode }

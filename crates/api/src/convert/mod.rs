@@ -11,6 +11,7 @@ mod meta;
 mod node;
 mod pod;
 mod probe;
+mod security;
 mod service;
 mod set;
 mod storage;

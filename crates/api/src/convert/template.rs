@@ -4,6 +4,7 @@ use super::check::{At, FieldError, once};
 use super::env::{env_from_wire, sources_from_wire};
 use super::local_volume;
 use super::probe::{hook_from_wire, probe_from_wire};
+use super::security::{container_security_from_wire, pod_security_from_wire};
 use crate::name::{check_label, check_subdomain};
 use crate::quantity::{QuantityError, parse_bytes, parse_cpu_milli};
 use crate::v1;
@@ -54,6 +55,7 @@ pub(super) fn template_from_wire(
         volumes,
         local_volumes,
         init_containers,
+        security: pod_security_from_wire(spec.security_context.as_ref(), at.to("securityContext"))?,
     })
 }
 
@@ -170,6 +172,7 @@ fn container_from_wire(
         has_stdin: wire.stdin,
         is_stdin_once: wire.stdin_once,
         has_terminal: wire.tty,
+        security: container_security_from_wire(wire.security_context.as_ref(), at.to("securityContext"))?,
         ports,
         env_from: sources_from_wire(&wire.env_from, at)?,
     })

@@ -4,6 +4,7 @@ use super::check::labels_to_wire;
 use super::env::{env_to_wire, source_to_wire};
 use super::local_volume::local_volume_to_wire;
 use super::probe::{hook_to_wire, probe_to_wire};
+use super::security::{container_security_to_wire, pod_security_to_wire};
 use super::set::number;
 use super::template::HOSTNAME_TOPOLOGY;
 use crate::quantity::{format_bytes, format_cpu_milli};
@@ -37,6 +38,7 @@ pub(super) fn spec_to_wire(template: &Template) -> v1::PodSpec {
             .map(volume_to_wire)
             .chain(template.local_volumes.iter().map(local_volume_to_wire))
             .collect(),
+        security_context: pod_security_to_wire(&template.security),
         ..v1::PodSpec::default()
     }
 }
@@ -83,6 +85,7 @@ fn container_to_wire(container: &Container) -> v1::Container {
         stdin: container.has_stdin,
         stdin_once: container.is_stdin_once,
         tty: container.has_terminal,
+        security_context: container_security_to_wire(&container.security),
     }
 }
 

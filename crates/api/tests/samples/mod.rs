@@ -7,6 +7,7 @@ use domain::config::{Blob, ConfigKind, ConfigRef, ConfigSpec};
 use domain::event::{Event, Registration, RemovalCause};
 use domain::id::{Fence, Incarnation, Key, Ordinal, Revision, ServerId, Uid};
 use domain::object::{ContainerStatus, Phase, PodClaim, PodStatus, Unplaced};
+use domain::security::{ContainerSecurity, PodSecurity};
 use domain::spec::{
     AccessModes, Amount, AntiAffinity, BudgetBound, BudgetSpec, ClaimRetention, ClaimSpec, ClaimTemplate, ClassSpec,
     Container, EnvFrom, EnvValue, EnvVar, FieldFile, Hook, KeyFile, Labels, LocalSource, LocalVolume, Mount,
@@ -107,6 +108,21 @@ fn newer_template() -> Template {
     container.env.push(EnvVar { name: "MEMORY_MB".into(), value: resource.clone() });
     let sleep = Some(Hook::Sleep { ms: 5_000 });
     let sidecar = Container { name: "proxy".into(), is_sidecar: true, pre_stop: sleep, ..Container::default() };
+    template.security = PodSecurity {
+        run_as_user: Some(1_000),
+        run_as_group: Some(0),
+        run_as_non_root: Some(false),
+        supplemental_groups: vec![4_000, 0],
+        fs_group: Some(2_000),
+    };
+    template.containers[0].security = ContainerSecurity {
+        run_as_user: Some(0),
+        run_as_group: Some(7),
+        run_as_non_root: Some(true),
+        has_read_only_root: Some(true),
+        allows_escalation: Some(false),
+        dropped_capabilities: vec!["NET_RAW".into(), "ALL".into()],
+    };
     template.init_containers = vec![Container { name: "init".into(), ..Container::default() }, sidecar];
     let local = |name: &str, source| LocalVolume { name: name.into(), source };
     let key_file = KeyFile { key: "tls.key".into(), path: "tls/key".to_owned(), mode: Some(0) };
