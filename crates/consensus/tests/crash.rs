@@ -14,8 +14,8 @@ use raft::eraftpb::{Entry, Message, MessageType};
 
 const SMALL: Options = Options { segment_bytes_max: 256 };
 /// With at most this many losable parts, every combination is tried; with more, a sample.
-const PARTS_MAX: u32 = 8;
-const SAMPLES: u64 = 64;
+const PARTS_MAX: u32 = 7;
+const SAMPLES: u64 = 40;
 const VOTERS: [u64; 3] = [1, 2, 3];
 
 /// One thing that the script does.

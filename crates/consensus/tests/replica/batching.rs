@@ -12,23 +12,35 @@ fn input(kind: MessageType, from: u64, fill: impl FnOnce(&mut Message)) -> Input
     Input::Message(Bytes::from(message.write_to_bytes().unwrap()))
 }
 
-fn appends(outputs: &[Output]) -> Vec<Message> {
+fn sent(outputs: &[Output]) -> Vec<Message> {
     let sent = outputs.iter().filter_map(|output| match output {
         Output::Send { message, .. } => Some(Message::parse_from_bytes(message).unwrap()),
         _ => None,
     });
-    sent.filter(|message| message.get_msg_type() == MessageType::MsgAppend).collect()
+    sent.collect()
 }
 
+fn appends(outputs: &[Output]) -> Vec<Message> {
+    sent(outputs).into_iter().filter(|message| message.get_msg_type() == MessageType::MsgAppend).collect()
+}
+
+/// Leads, by the votes of peer 2.
 fn leader() -> Replica {
     let mut replica = Replica::new(Config::new(1, vec![1, 2, 3], 7), Recovered::default()).unwrap();
-    for _ in 0..40 {
-        let _ = replica.step(Input::Tick);
-        let _ = replica.step(input(MessageType::MsgRequestPreVoteResponse, 2, |_| {}));
-        let _ = replica.step(input(MessageType::MsgRequestVoteResponse, 2, |_| {}));
+    let mut outputs = Vec::new();
+    for _ in 0..100 {
         if replica.is_leader() {
             return replica;
         }
+        let answers = sent(&outputs).into_iter().filter(|question| question.to == 2).filter_map(|question| {
+            let kind = match question.get_msg_type() {
+                MessageType::MsgRequestPreVote => MessageType::MsgRequestPreVoteResponse,
+                MessageType::MsgRequestVote => MessageType::MsgRequestVoteResponse,
+                _ => return None,
+            };
+            Some(input(kind, 2, |answer| answer.term = question.term))
+        });
+        outputs = replica.step_all(answers.chain([Input::Tick]).collect::<Vec<_>>());
     }
     panic!("nobody leads");
 }
