@@ -9,7 +9,6 @@ mod console;
 mod containers;
 mod copy;
 mod durability;
-mod etcd;
 mod exec;
 mod harness;
 mod lifecycle;

@@ -59,6 +59,17 @@ enum Exit {
     NewBoot,
 }
 
+const ETCD: Program = Program {
+    name: "etcd",
+    is_there: "command -v etcd && command -v etcdctl",
+    packages: "etcd-server, etcd-client",
+    write: "ETCDCTL_API=3 etcdctl --endpoints=http://$POD_IP:2379 put $1 $2",
+    writer: Writer::Any,
+    // Of the member's own data, not of a majority's.
+    read: "ETCDCTL_API=3 etcdctl --endpoints=http://$POD_IP:2379 get --consistency=s --prefix key- --print-value-only",
+    is_durable: true,
+};
+
 const REDIS: Program = Program {
     name: "redis",
     is_there: "command -v redis-server && command -v redis-cli",
@@ -128,6 +139,11 @@ const POSTGRESQL: Program = Program {
 };
 
 #[test]
+fn etcd_members_find_each_other_by_name_whatever_happens() {
+    goes_through_everything(&ETCD);
+}
+
+#[test]
 fn redis_replicas_follow_their_primary_whatever_happens() {
     goes_through_everything(&REDIS);
 }
@@ -165,6 +181,7 @@ fn goes_through_everything(program: &'static Program) {
     let mut scenario = Scenario { program, cluster, members, values: Vec::new() };
     scenario.is_whole();
     scenario.deletes_a_pod();
+    scenario.ends_a_process();
     scenario.rolls();
     scenario.scales();
     // Who is written to is moved by evidence alone: nobody asserts that it is dead while it is not.
@@ -214,9 +231,6 @@ impl Scenario {
     /// A member has all values.
     #[track_caller]
     fn has_all(&self, member: &str) {
-        if self.values.is_empty() {
-            return;
-        }
         let keys: Vec<&str> = self.values.iter().map(|(key, _)| key.as_str()).collect();
         let wanted: Vec<&str> = self.values.iter().map(|(_, value)| value.as_str()).collect();
         let mut seen = None;
@@ -228,15 +242,19 @@ impl Scenario {
         assert!(is_there, "{member} has not {wanted:?}: {seen:?}\n{}", self.cluster.ok(&["get", "pods", "-o", "wide"]));
     }
 
-    /// All members are ready, have what was written, and get what is written now.
+    /// All members are ready, and have what is written now as well as what was written before.
     #[track_caller]
     fn is_whole(&mut self) {
-        for member in &self.members {
-            self.wait(&format!("{member} is not ready"), || self.cluster.is_ready(member));
-        }
-        self.members.iter().for_each(|member| self.has_all(member));
+        self.cluster.ok(&["rollout", "status", &self.set(), "--timeout=120s"]);
         self.writes(1);
         self.members.iter().for_each(|member| self.has_all(member));
+    }
+
+    /// Nothing runs any more, so that what is only in memory is lost.
+    fn is_ended(&mut self) {
+        if !self.program.is_durable {
+            self.values.clear();
+        }
     }
 
     fn deletes_a_pod(&mut self) {
@@ -246,6 +264,17 @@ impl Scenario {
         self.is_whole();
     }
 
+    /// A container whose first process ends is started again in its pod.
+    fn ends_a_process(&mut self) {
+        let (member, uid) = (self.members[2].clone(), self.cluster.uid(&self.members[2]));
+        // The session may end with the process.
+        let _ = self.cluster.run(&["exec", &member, "--", "sh", "-c", "kill 1"]);
+        let restarts = || self.cluster.field("pod", &member, "/status/containerStatuses/0/restartCount");
+        self.wait(&format!("{member} is not started again"), || restarts().is_some_and(|count| count != 0));
+        self.is_whole();
+        assert_eq!(self.cluster.uid(&member), uid);
+    }
+
     fn rolls(&mut self) {
         let uids = self.members.clone().map(|member| self.cluster.uid(&member));
         self.cluster.ok(&["rollout", "restart", &self.set()]);
@@ -253,17 +282,19 @@ impl Scenario {
         for (ordinal, uid) in uids.iter().enumerate() {
             self.wait_replaced(ordinal, uid);
         }
-        if !self.program.is_durable {
-            self.values.clear();
-        }
+        self.is_ended();
         self.is_whole();
     }
 
-    /// Who was away while something was written catches up.
+    /// Who was away while something was written catches up, even when nobody was left in the meantime.
     fn scales(&mut self) {
         self.cluster.ok(&["scale", &self.set(), "--replicas=2"]);
         self.wait("the last member is not gone", || self.cluster.get("pod", &self.members[2]).is_none());
         self.writes(1);
+        self.cluster.ok(&["scale", &self.set(), "--replicas=0"]);
+        let is_none_left = || self.members.iter().all(|member| self.cluster.get("pod", member).is_none());
+        self.wait("somebody is left", is_none_left);
+        self.is_ended();
         self.cluster.ok(&["scale", &self.set(), "--replicas=3"]);
         self.is_whole();
     }
