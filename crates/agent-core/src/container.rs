@@ -57,6 +57,8 @@ pub(crate) struct ContainerRun {
     pid: u32,
     runs: String,
     last_exit: Option<i32>,
+    /// Whether that was for the memory that it used.
+    pub(crate) was_out_of_memory: bool,
     failure: Failure,
     /// The probe that the failure comes from, if it comes from one.
     failed_probe: Option<ProbeKind>,
@@ -106,6 +108,7 @@ impl ContainerRun {
             pid: 0,
             runs: String::new(),
             last_exit: None,
+            was_out_of_memory: false,
             failure: Failure::default(),
             failed_probe: None,
             readiness: Check::default(),
@@ -458,6 +461,7 @@ impl ContainerRun {
             pid: self.pid,
             runs: self.runs.clone(),
             last_exit: self.last_exit,
+            was_out_of_memory: self.was_out_of_memory,
             reason: self.failure.reason.clone(),
             is_starting: has_process && !self.has_started(spec),
         }

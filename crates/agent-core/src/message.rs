@@ -204,7 +204,7 @@ pub enum Input {
     /// A container does not run, and never did in this attempt.
     StartFailed { uid: Uid, container: Name, failure: Failure },
     /// Nothing of a started container is left. The message, if there is one, says more than the code.
-    ContainerExited { uid: Uid, container: Name, code: i32, message: String },
+    ContainerExited { uid: Uid, container: Name, code: i32, message: String, is_out_of_memory: bool },
     /// A check is over.
     ProbeDone { uid: Uid, container: Name, attempt: u32, kind: ProbeKind, result: ProbeResult },
     /// A hook is over; the error is a sentence.

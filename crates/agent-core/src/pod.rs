@@ -185,9 +185,10 @@ impl Pod {
                     run.on_start_failed(now_ms, failure);
                 }
             }
-            Input::ContainerExited { container, code, message, .. } => {
+            Input::ContainerExited { container, code, message, is_out_of_memory, .. } => {
                 if let Some(run) = find(runs_of_pod, &container) {
                     run.on_exited(now_ms, code, &message);
+                    run.was_out_of_memory = is_out_of_memory;
                 }
             }
             Input::ProbeDone { container, attempt, kind, result, .. } => {

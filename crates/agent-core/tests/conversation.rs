@@ -166,7 +166,13 @@ impl Agent {
 
     fn exited(&mut self, uid: u64, code: i32) -> Vec<Output> {
         let message = String::new();
-        self.step(Input::ContainerExited { uid: Uid(uid), container: Name::new("main"), code, message })
+        self.step(Input::ContainerExited {
+            uid: Uid(uid),
+            container: Name::new("main"),
+            code,
+            message,
+            is_out_of_memory: false,
+        })
     }
 
     fn probed(&mut self, uid: u64, attempt: u32, kind: ProbeKind, is_ok: bool) -> Vec<Output> {

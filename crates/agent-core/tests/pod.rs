@@ -125,7 +125,13 @@ impl Agent {
 
     fn exited(&mut self, container: &str, code: i32) -> Vec<Output> {
         let message = String::new();
-        self.step(Input::ContainerExited { uid: UID, container: Name::new(container), code, message })
+        self.step(Input::ContainerExited {
+            uid: UID,
+            container: Name::new(container),
+            code,
+            message,
+            is_out_of_memory: false,
+        })
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
+use crate::confine::{Limits, PIDS_MAX};
 use crate::environment::{self, PodFacts, mirrored};
 use crate::files;
 use crate::image;
@@ -106,7 +107,8 @@ pub(crate) async fn start(
             Ok(Adoption::Ended(status)) => {
                 let message = status.message.unwrap_or_else(|| with_causes(&error));
                 let (uid, container, code) = (pod.uid, name.clone(), status.code);
-                return Err(Input::ContainerExited { uid, container, code, message });
+                let is_out_of_memory = status.is_out_of_memory;
+                return Err(Input::ContainerExited { uid, container, code, message, is_out_of_memory });
             }
             Ok(Adoption::Absent) | Err(_) => return Err(failed("StartFailed", with_causes(&error))),
         },
@@ -225,7 +227,8 @@ async fn until_ended(
     };
     let message = status.message.unwrap_or_default();
     tracing::info!(pod = %uid, %container, code = status.code, message, "ended");
-    site.tell(Input::ContainerExited { uid, container, code: status.code, message }).await;
+    let (code, is_out_of_memory) = (status.code, status.is_out_of_memory);
+    site.tell(Input::ContainerExited { uid, container, code, message, is_out_of_memory }).await;
 }
 
 async fn watch_one(
@@ -312,7 +315,9 @@ fn prepare(
     let input = shim::Input { is_open: spec.has_stdin, is_once: spec.is_stdin_once, has_terminal: spec.has_terminal };
     let argv = resolved.argv;
     let pod_dir = pod_dir.to_owned();
-    Ok((RunSpec { pod_dir, container, attempt, argv, env, cwd, sandbox, input, privileges }, about))
+    let limits =
+        Limits { memory_bytes: spec.limits.memory_bytes, cpu_milli: spec.limits.cpu_milli, pids_max: PIDS_MAX };
+    Ok((RunSpec { pod_dir, container, attempt, argv, env, cwd, sandbox, input, privileges, limits }, about))
 }
 
 fn sandbox_of(

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod beside;
 pub mod config;
+pub mod confine;
 mod containers;
 pub mod environment;
 pub mod files;

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::config::{AgentConfig, AgentError, RuntimeChoice};
+use crate::confine::{CGROUP_ROOT, Machine};
 use crate::image::Catalogue;
 use crate::layout;
 use crate::ledger::LedgerFile;
@@ -56,8 +57,13 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     site.dns = listener.as_ref().map(dns::Listener::address);
     let resolver = listener.as_ref().filter(|listener| listener.is_on_the_usual_port()).map(dns::Listener::address);
     site.names = Arc::new(PodNames::new(site.data_dir.clone(), known.clone(), resolver));
-    let features =
-        [("feature/dns", describe_dns(site.dns)), ("feature/service-addresses", config.service_proxy.describe())];
+    let groups = Machine::probe(Path::new(CGROUP_ROOT));
+    let mut features = groups.features().to_vec();
+    site.runtime = site.runtime.confining(groups);
+    features.extend([
+        ("feature/dns", describe_dns(site.dns)),
+        ("feature/service-addresses", config.service_proxy.describe()),
+    ]);
     let registration = config.registration(&probed, &supports, &features)?;
     let site = Arc::new(site);
     let tunnels = Tunnels::new(Some(Arc::clone(&site)));

@@ -16,6 +16,7 @@ use domain::spec::{Hook, Probe};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::confine;
 use crate::containers::{self, Container};
 use crate::environment::mirrored;
 use crate::files;
@@ -328,6 +329,7 @@ impl PodTask {
     async fn remove(&self) -> Result<(), Failure> {
         let (volumes, uid, dir) = (self.site.volumes.clone(), self.uid, self.dir.clone());
         blocking(move || {
+            confine::release_pod(&dir).map_err(|source| VolumeError::RemovePod { dir: dir.clone(), source })?;
             volumes.detach_all(uid)?;
             // What links lead to stays.
             files::remove_tree(&dir).map_err(|source| VolumeError::RemovePod { dir, source })

@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions};
@@ -17,6 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::sync::oneshot;
 
+use crate::confine::{self, Groups, Limits, Machine};
 use crate::files;
 use crate::privileges::Privileges;
 use crate::process_tree::{self, CONTAINER_DIR_VARIABLE, Identity};
@@ -50,6 +52,8 @@ pub struct RunSpec {
     pub sandbox: Option<Sandbox>,
     pub input: Input,
     pub privileges: Privileges,
+    /// Kept as far as the machine can.
+    pub limits: Limits,
 }
 
 /// A container that has been started.
@@ -105,6 +109,7 @@ struct Request {
 pub struct ProcessRuntime {
     exe: PathBuf,
     spawner: mpsc::Sender<Request>,
+    machine: Arc<Machine>,
 }
 
 impl ProcessRuntime {
@@ -119,7 +124,13 @@ impl ProcessRuntime {
                 let _ = request.reply.send(request.command.spawn());
             }
         })?;
-        Ok(Self { exe, spawner })
+        Ok(Self { exe, spawner, machine: Arc::new(Machine::without("not asked for")) })
+    }
+
+    /// The same, with control groups for its containers, as far as the machine has them.
+    #[must_use]
+    pub fn confining(self, machine: Machine) -> Self {
+        Self { machine: Arc::new(machine), ..self }
     }
 
     /// Starts the container and returns once its process exists.
@@ -128,8 +139,7 @@ impl ProcessRuntime {
         if dir.join(RUN_FILE).exists() {
             return Err(RuntimeError::AttemptExists { dir });
         }
-        let shim_log =
-            prepare(&dir, spec, &self.exe).map_err(|source| RuntimeError::Prepare { dir: dir.clone(), source })?;
+        let shim_log = self.prepare(&dir, spec).map_err(|source| RuntimeError::Prepare { dir: dir.clone(), source })?;
         let mut command = Command::new(&self.exe);
         command
             .args(["shim", "--dir"])
@@ -152,6 +162,7 @@ impl ProcessRuntime {
         };
         sweep(&dir).await;
         reap(child.id().cast_signed());
+        let _ = release(&dir).await;
         Err(RuntimeError::ShimFailed { dir, said })
     }
 
@@ -182,6 +193,8 @@ impl ProcessRuntime {
                 {
                     kill_and_wait(file.container).await.map_err(inspect)?;
                 }
+                // What cannot be removed now goes with its pod.
+                let _ = release(dir).await;
                 return Ok(Adoption::Ended(status));
             }
             // The lock is held, so the shim is about to write one of the two files.
@@ -199,6 +212,8 @@ impl ProcessRuntime {
         // What was started beside the shim (exec), and what outlived a killed shim, ends with the container.
         sweep(&handle.dir).await;
         kill_and_wait(handle.container).await.map_err(inspect)?;
+        // What cannot be removed now goes with its pod.
+        let _ = release(&handle.dir).await;
         let status = files::read_json(&handle.dir.join(EXIT_FILE)).map_err(inspect)?;
         if let Some(status) = status {
             return Ok(status);
@@ -221,11 +236,17 @@ impl ProcessRuntime {
     /// Kills everything below the shim. Returns when nothing of the container is left.
     pub async fn kill(&self, handle: &Handle) -> Result<ExitStatus, RuntimeError> {
         let started = tokio::time::Instant::now();
+        let run: Option<RunFile> = files::read_json(&handle.dir.join(RUN_FILE)).ok().flatten();
+        let groups = run.map_or_else(Groups::default, |run| run.groups);
         let mut ended = std::pin::pin!(self.wait(handle));
         loop {
             if handle.shim.is_alive() {
-                let shim = handle.shim.pid;
-                let _ = tokio::task::spawn_blocking(move || process_tree::kill_descendants(shim)).await;
+                let (shim, groups) = (handle.shim.pid, groups.clone());
+                let kill = move || {
+                    groups.kill_all();
+                    process_tree::kill_descendants(shim)
+                };
+                let _ = tokio::task::spawn_blocking(kill).await;
                 // A paused shim would never write the exit status.
                 let _ = handle.shim.signal(Signal::CONT);
             }
@@ -236,6 +257,27 @@ impl ProcessRuntime {
                 let _ = handle.shim.signal(Signal::KILL);
             }
         }
+    }
+
+    fn prepare(&self, dir: &Path, spec: &RunSpec) -> io::Result<File> {
+        fs::create_dir_all(dir)?;
+        let run = RunFile {
+            argv: spec.argv.clone(),
+            env: spec.env.clone(),
+            cwd: spec.cwd.clone(),
+            log: log_path(dir),
+            umask: UMASK,
+            sandbox: spec.sandbox.clone(),
+            input: spec.input,
+            privileges: spec.privileges.clone(),
+            groups: self.machine.groups(&group_name(dir)),
+            exe: self.exe.clone(),
+        };
+        files::write_json(&dir.join(RUN_FILE), &run)?;
+        files::sync_parent(dir)?;
+        // Written down before they are there, so that whoever comes after us finds them.
+        self.machine.make(&group_name(dir), &spec.limits)?;
+        File::create(dir.join("shim.log"))
     }
 
     /// Starts a process from the thread that lives as long as the runtime.
@@ -253,6 +295,15 @@ impl std::fmt::Debug for Request {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Request").finish_non_exhaustive()
     }
+}
+
+/// A control group's name: whose it is, for people, and no other's on this machine.
+fn group_name(dir: &Path) -> String {
+    let mut digest = DefaultHasher::new();
+    dir.hash(&mut digest);
+    let below = |name: &Path| name.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let (attempt, container) = (below(dir), dir.parent().map_or_else(String::new, below));
+    format!("holdfast-{container}-{attempt}-{:016x}", digest.finish())
 }
 
 /// Where an attempt of a container keeps its files.
@@ -278,8 +329,8 @@ pub struct Surroundings {
 enum Join {
     /// It is there already.
     Host,
-    /// It is, but would be somebody else: this program takes on what the container is.
-    Privileges { exe: PathBuf, privileges: Privileges },
+    /// It is, but would be less bound: this program takes on what the container is, by these arguments.
+    TakingOn { exe: PathBuf, arguments: Vec<String> },
     /// This program joins the sandbox of the container in this directory.
     Sandbox { exe: PathBuf, dir: PathBuf },
 }
@@ -303,8 +354,10 @@ impl Surroundings {
         let cwd = if run.sandbox.is_some() { dir.to_owned() } else { run.cwd };
         let join = match run.sandbox {
             Some(_) => Join::Sandbox { exe: run.exe, dir: dir.to_owned() },
-            None if run.privileges.is_default() => Join::Host,
-            None => Join::Privileges { exe: run.exe, privileges: run.privileges },
+            None => match [run.groups.arguments(), run.privileges.arguments()].concat() {
+                arguments if arguments.is_empty() => Join::Host,
+                arguments => Join::TakingOn { exe: run.exe, arguments },
+            },
         };
         Ok(Self { env, cwd, join })
     }
@@ -320,9 +373,9 @@ impl Surroundings {
     pub fn command(&self, program: &str, args: &[String], streams: Streams) -> Command {
         let mut command = match &self.join {
             Join::Host => Command::new(program),
-            Join::Privileges { exe, privileges } => {
+            Join::TakingOn { exe, arguments } => {
                 let mut command = Command::new(exe);
-                command.args(["container-init", "--parent", "0"]).args(privileges.arguments()).args(["--", program]);
+                command.args(["container-init", "--parent", "0"]).args(arguments).args(["--", program]);
                 command
             }
             Join::Sandbox { exe, dir } => {
@@ -340,24 +393,6 @@ impl Surroundings {
 /// Kills every container process below `dir`, shims included: what a reboot of the node would have done.
 pub async fn kill_everything_under(dir: &Path) {
     sweep(dir).await;
-}
-
-fn prepare(dir: &Path, spec: &RunSpec, exe: &Path) -> io::Result<File> {
-    fs::create_dir_all(dir)?;
-    let run = RunFile {
-        argv: spec.argv.clone(),
-        env: spec.env.clone(),
-        cwd: spec.cwd.clone(),
-        log: log_path(dir),
-        umask: UMASK,
-        sandbox: spec.sandbox.clone(),
-        input: spec.input,
-        privileges: spec.privileges.clone(),
-        exe: exe.to_owned(),
-    };
-    files::write_json(&dir.join(RUN_FILE), &run)?;
-    files::sync_parent(dir)?;
-    File::create(dir.join("shim.log"))
 }
 
 /// A pidfd becomes readable when its process ends.
@@ -407,6 +442,12 @@ fn write_off(dir: &Path) -> io::Result<Option<ExitStatus>> {
     let status = ExitStatus::killed(message);
     files::write_json(&dir.join(EXIT_FILE), &status)?;
     Ok(Some(status))
+}
+
+/// Removes what is left of a container's control groups.
+async fn release(dir: &Path) -> io::Result<()> {
+    let dir = dir.to_owned();
+    tokio::task::spawn_blocking(move || confine::release(&dir)).await.map_err(io::Error::other)?
 }
 
 async fn sweep(dir: &Path) {

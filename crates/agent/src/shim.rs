@@ -23,6 +23,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::confine::{self, GROUP_FLAG, Groups};
 use crate::files;
 use crate::hostname;
 use crate::output::{Output, STDIN_FILE, Theirs};
@@ -49,6 +50,7 @@ pub const KILLED_CODE: i32 = 137;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause between two rounds of killing what is left.
 const KILL_PAUSE: Duration = Duration::from_millis(5);
+const OUT_OF_MEMORY: &str = "the kernel killed it because it used more memory than its limit";
 const NOT_EXECUTABLE_CODE: u8 = 126;
 const NOT_FOUND_CODE: u8 = 127;
 
@@ -70,6 +72,8 @@ pub struct RunFile {
     pub input: Input,
     #[serde(default)]
     pub privileges: Privileges,
+    #[serde(default)]
+    pub groups: Groups,
 }
 
 /// What a container reads, for those who attach.
@@ -100,6 +104,9 @@ pub struct ExitStatus {
     pub finished_at_ms: i64,
     /// Why it did not start, or why nothing better is known.
     pub message: Option<String>,
+    /// Whether the kernel has killed it because it used more memory than it may.
+    #[serde(default)]
+    pub is_out_of_memory: bool,
 }
 
 impl ExitStatus {
@@ -110,6 +117,7 @@ impl ExitStatus {
             signal: Some(Signal::KILL.as_raw()),
             finished_at_ms: Timestamp::now().as_millisecond(),
             message: Some(message.to_owned()),
+            is_out_of_memory: false,
         }
     }
 }
@@ -139,7 +147,7 @@ pub fn run_container_init(args: impl IntoIterator<Item = OsString>) -> ExitCode 
     let args: Vec<OsString> = args.into_iter().collect();
     let Some(init) = ContainerInit::parse(&args) else {
         return complain(
-            "usage: container-init --parent PID|0 [--sandbox DIR | --beside] [--terminal] [--privileges JSON] -- COMMAND…",
+            "usage: container-init --parent PID|0 [--sandbox DIR | --beside] [--terminal] [--group DIR]… [--privileges JSON] -- COMMAND…",
         );
     };
     if let Err(reason) = init.tie_to_parent() {
@@ -187,6 +195,7 @@ struct ContainerInit<'a> {
     parent: Option<Pid>,
     place: Place<'a>,
     has_terminal: bool,
+    groups: Vec<&'a Path>,
     privileges: Privileges,
     program: &'a OsString,
     args: &'a [OsString],
@@ -206,6 +215,14 @@ impl<'a> ContainerInit<'a> {
             [flag, rest @ ..] if flag == "--terminal" => (true, rest),
             rest => (false, rest),
         };
+        let mut groups = Vec::new();
+        let mut rest = rest;
+        while let [flag, dir, after @ ..] = rest
+            && flag == GROUP_FLAG
+        {
+            groups.push(Path::new(dir));
+            rest = after;
+        }
         let (privileges, rest) = match rest {
             [flag, privileges, rest @ ..] if flag == PRIVILEGES_FLAG => {
                 (serde_json::from_slice(privileges.as_bytes()).ok()?, rest)
@@ -213,7 +230,7 @@ impl<'a> ContainerInit<'a> {
             rest => (Privileges::default(), rest),
         };
         let [separator, program, args @ ..] = rest else { return None };
-        (separator == "--").then_some(Self { parent, place, has_terminal, privileges, program, args })
+        (separator == "--").then_some(Self { parent, place, has_terminal, groups, privileges, program, args })
     }
 
     /// Whether it is the container's own process.
@@ -246,6 +263,9 @@ impl<'a> ContainerInit<'a> {
     }
 
     fn settle(&self) -> Result<(), String> {
+        // Before it starts anything that could get away.
+        let enter = |dir: &&Path| confine::enter(dir);
+        self.groups.iter().try_for_each(enter).map_err(|error| format!("entering a control group: {error}"))?;
         match self.place {
             Place::Host => {
                 if let Some(name) = std::env::var_os("HOSTNAME") {
@@ -371,6 +391,7 @@ async fn supervise(dir: &Path, run: &RunFile) -> io::Result<ExitStatus> {
         }
     };
     let finished_at_ms = Timestamp::now().as_millisecond();
+    run.groups.kill_all();
     kill_the_rest(container.pid).await;
     let drained = async {
         while output.is_open() {
@@ -381,11 +402,16 @@ async fn supervise(dir: &Path, run: &RunFile) -> io::Result<ExitStatus> {
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
     output.finish().await;
     remove_layers(dir);
+    let has_memory_kills = 0 < run.groups.memory_kills();
+    // What is left of them now, the agent removes.
+    let _ = run.groups.remove();
     let message = fs::read_to_string(dir.join(START_ERROR_FILE)).ok().filter(|message| !message.is_empty());
     let is_asked = was_killed_for_default && ended.terminating_signal() == Some(Signal::KILL.as_raw());
     let signal = if is_asked { Some(Signal::TERM.as_raw()) } else { ended.terminating_signal() };
     let code = signal.map_or_else(|| ended.exit_status().unwrap_or(KILLED_CODE), |signal| 128 + signal);
-    Ok(ExitStatus { code, signal, finished_at_ms, message })
+    let is_out_of_memory = has_memory_kills && code == KILLED_CODE;
+    let message = message.or_else(|| is_out_of_memory.then(|| OUT_OF_MEMORY.to_owned()));
+    Ok(ExitStatus { code, signal, finished_at_ms, message, is_out_of_memory })
 }
 
 /// Asks the container's first process to end; what that does about its children is its own matter. True if it was
@@ -424,6 +450,7 @@ fn start(dir: &Path, run: &RunFile, ready: Option<OwnedFd>, theirs: Theirs) -> i
         .args(["container-init", "--parent", &own.to_string()])
         .args(in_sandbox)
         .args(run.input.has_terminal.then_some("--terminal"))
+        .args(run.groups.arguments())
         .args(run.privileges.arguments())
         .arg("--")
         .args(&run.argv)

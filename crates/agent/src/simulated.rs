@@ -121,7 +121,13 @@ impl Runtime for NullRuntime {
             Deed::Stop { container, .. } => {
                 // A stop may be asked for again to shorten its grace; there is only one exit.
                 if self.running.remove(&(uid, container.clone())) {
-                    self.say(Input::ContainerExited { uid, container, code: 0, message: String::new() });
+                    self.say(Input::ContainerExited {
+                        uid,
+                        container,
+                        code: 0,
+                        message: String::new(),
+                        is_out_of_memory: false,
+                    });
                 }
             }
             Deed::Probe { container, attempt, kind, .. } => {

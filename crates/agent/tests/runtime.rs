@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use agent::confine::Limits;
 use agent::logs::{LogFollower, LogLine, LogQuery, Stream};
 use agent::privileges::Privileges;
 use agent::probe::{self, Probe};
@@ -51,6 +52,7 @@ impl Node {
             sandbox: None,
             input: Input::default(),
             privileges: Privileges::default(),
+            limits: Limits::default(),
         }
     }
 

@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use agent::confine::Limits;
 use agent::logs::{LogFollower, LogLine, LogQuery};
 use agent::privileges::Privileges;
 use agent::probe::{self, Probe};
@@ -67,6 +68,7 @@ impl Node {
             sandbox: Some(sandbox),
             input: Input::default(),
             privileges: Privileges::default(),
+            limits: Limits::default(),
         }
     }
 

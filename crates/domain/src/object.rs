@@ -194,6 +194,8 @@ pub struct ContainerStatus {
     pub runs: String,
     /// How it ended last, or `None`.
     pub last_exit: Option<i32>,
+    /// Whether that was because it used more memory than it may.
+    pub was_out_of_memory: bool,
     /// A reason in one word, or empty.
     pub reason: Name,
     /// Whether it runs, and its startup probe has not been good yet.

@@ -12,6 +12,7 @@ mod durability;
 mod exec;
 mod harness;
 mod lifecycle;
+mod limits;
 mod local;
 mod logs;
 mod manifests;

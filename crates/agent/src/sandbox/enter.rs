@@ -11,6 +11,7 @@ use std::process::{Command, ExitCode};
 
 use rustix::thread::ThreadNameSpaceType;
 
+use crate::confine;
 use crate::files;
 use crate::process_tree::CONTAINER_DIR_VARIABLE;
 use crate::shim::{RUN_FILE, RunFile, SHIM_FILE, ShimFile};
@@ -52,6 +53,8 @@ fn join_and_run(dir: &Path, terminal: Option<&str>, command: &[OsString]) -> io:
     let shim: ShimFile = files::read_json(&dir.join(SHIM_FILE))?.ok_or_else(absent)?;
     let sandbox = run.sandbox.ok_or_else(|| io::Error::other("it has no sandbox"))?;
     let init = shim.container.open()?.ok_or_else(absent)?;
+    // From here, the way there is not seen any more.
+    run.groups.dirs().iter().try_for_each(|dir| confine::enter(dir))?;
     // In there, our own program can be reached by descriptor only.
     let program = File::open("/proc/self/exe")?;
     let own_pid = rustix::process::getpid().as_raw_nonzero().get();

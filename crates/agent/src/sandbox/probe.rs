@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{RootKind, Sandbox, SandboxKind};
+use crate::confine::Limits;
 use crate::files;
 use crate::privileges::Privileges;
 use crate::process::{ProcessRuntime, RunSpec};
@@ -75,6 +76,7 @@ async fn try_kind(runtime: &ProcessRuntime, dir: &Path, attempt: u32, kind: Sand
         cwd: target.into(),
         sandbox: Some(sandbox),
         privileges: Privileges::default(),
+        limits: Limits::default(),
         input: crate::shim::Input::default(),
     };
     let with_causes = |error: crate::process::RuntimeError| crate::pods::with_causes(&error);

@@ -260,6 +260,7 @@ record! {
     PodStatus { 1: phase, 2: is_ready, 3: reason, 4: message, 5: started_at_ms, 6: containers, 7: init_containers }
     ContainerStatus {
         1: name, 2: is_running, 3: is_ready, 4: restart_count, 5: pid, 6: runs, 7: last_exit, 8: reason, 9: is_starting,
+        10: was_out_of_memory,
     }
     Deletion { 1: at_ms, 2: grace_ms, 3: is_forced }
     Hold { 1: since, 2: at_ms, 3: node, 4: heard_at_ms }

@@ -132,7 +132,7 @@ fn hold_to_wire(state: &State, key: &Key, hold: &Hold) -> v1::Hold {
 
 fn container_to_wire(pod: &Pod, status: &ContainerStatus) -> v1::ContainerStatus {
     let image = pod.template.every_container().find(|container| container.name == status.name);
-    let ended = status.last_exit.map(ended);
+    let ended = status.last_exit.map(|code| ended(code, status.was_out_of_memory));
     let mut init_containers = pod.template.init_containers.iter();
     // An init container that has run to its end does not come back.
     let is_done = status.last_exit == Some(0)
@@ -165,9 +165,13 @@ fn container_to_wire(pod: &Pod, status: &ContainerStatus) -> v1::ContainerStatus
     }
 }
 
-fn ended(exit_code: i32) -> v1::ContainerState {
+fn ended(exit_code: i32, was_out_of_memory: bool) -> v1::ContainerState {
     let signal = exit_code.saturating_sub(SIGNAL_BASE);
-    let reason = if exit_code == 0 { "Completed" } else { "Error" };
+    let reason = match exit_code {
+        _ if was_out_of_memory => "OOMKilled",
+        0 => "Completed",
+        _ => "Error",
+    };
     v1::ContainerState {
         terminated: Some(v1::ContainerStateTerminated {
             exit_code,

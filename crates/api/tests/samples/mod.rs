@@ -267,6 +267,13 @@ pub(crate) fn pod_status() -> PodStatus {
     }
 }
 
+/// With what later versions added.
+fn newer_pod_status() -> PodStatus {
+    let mut status = pod_status();
+    (status.containers[0].is_starting, status.containers[0].was_out_of_memory) = (true, true);
+    status
+}
+
 fn set() -> Key {
     Key::new("default", "web")
 }
@@ -319,6 +326,7 @@ fn pod_events() -> Vec<Event> {
         Event::PodBound { pod: pod.clone(), node: "n1".into(), address: 0x7f40_0001 },
         Event::PodUnplaced { pod: pod.clone(), why },
         Event::PodReported { pod: pod.clone(), uid, status: pod_status() },
+        Event::PodReported { pod: pod.clone(), uid, status: newer_pod_status() },
         Event::PodBecameAvailable { pod: pod.clone(), uid },
         Event::PodDeletionRequested { pod: pod.clone(), uid, grace_ms: 30_000, is_forced: true },
         Event::PodRemoved {

@@ -93,6 +93,7 @@ pub(super) fn end_cluster(layout: &Layout, file: &mut ClusterFile) -> anyhow::Re
     end_servers_and_agents(layout, file)?;
     for &name in file.nodes.keys() {
         process::kill_node(layout, name)?;
+        agent::confine::release_node(&layout.process_dir(name)).context("removing control groups")?;
     }
     // What was mounted for them goes with them, as with a machine that is switched off.
     agent::volume::release_below(layout.root()).context("unmounting volumes")?;

@@ -295,7 +295,7 @@ impl World<'_> {
         let (name, life) = (machine.name.clone(), machine.life);
         let Running { uid, container, is_stopping, .. } = process;
         self.tell(What::ProcessEnded { node: name, uid, container: container.clone(), was_stopped: is_stopping });
-        let input = Input::ContainerExited { uid, container, code, message: String::new() };
+        let input = Input::ContainerExited { uid, container, code, message: String::new(), is_out_of_memory: false };
         self.after(0, Event::Agent(node, life, AgentEvent::Input(input)));
     }
 
