@@ -135,6 +135,7 @@ async fn nothing_is_left_of_groups_whoever_is_killed() {
     let started = descendants(handle.shim.pid);
     // Nobody is told: the next agent finds what is left.
     handle.shim.signal(Signal::KILL).unwrap();
+    until("the end of the shim", || !handle.shim.is_alive()).await;
     node.runtime = ProcessRuntime::new(EXE.into()).unwrap();
     let adopted = node.runtime.adopt(&handle.dir).await.unwrap();
     assert!(matches!(adopted, Adoption::Ended(_)));
