@@ -13,6 +13,8 @@ use crate::sandbox::sandboxes_with;
 
 /// Programs elect leaders and copy their data; on machines that build, that takes long.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// A successor that nothing holds up is ready within this time, on a machine that has nothing else to do.
+const PROMPT: Duration = Duration::from_secs(2);
 
 /// What the scenario has to know of a program. Scripts run in bash.
 struct Program {
@@ -29,6 +31,8 @@ struct Program {
     read: &'static str,
     /// Whether a value survives the end of every process there is.
     is_durable: bool,
+    /// Whether its files are locked by who writes to them: by the program itself, or in its example.
+    has_lock: bool,
 }
 
 /// A script with ZooKeeper's own client, which is to be as quick as its virtual machine can be.
@@ -68,6 +72,7 @@ const ETCD: Program = Program {
     // Of the member's own data, not of a majority's.
     read: "ETCDCTL_API=3 etcdctl --endpoints=http://$POD_IP:2379 get --consistency=s --prefix key- --print-value-only",
     is_durable: true,
+    has_lock: true,
 };
 
 const REDIS: Program = Program {
@@ -78,6 +83,7 @@ const REDIS: Program = Program {
     writer: Writer::First,
     read: "redis-cli -h $POD_IP mget $@",
     is_durable: true,
+    has_lock: true,
 };
 
 /// Nothing replicates memcached but its clients: who misses a value looks for it with the neighbours, and leaves a copy.
@@ -103,6 +109,7 @@ const MEMCACHED: Program = Program {
             echo $value
         done"#,
     is_durable: false,
+    has_lock: false,
 };
 
 /// Mirrors ask for each file once, and keep it.
@@ -114,6 +121,7 @@ const NGINX: Program = Program {
     writer: Writer::First,
     read: "for key; do curl -sf http://$POD_IP:8080/$key && echo || exit; done",
     is_durable: true,
+    has_lock: false,
 };
 
 const ZOOKEEPER: Program = Program {
@@ -124,6 +132,7 @@ const ZOOKEEPER: Program = Program {
     writer: Writer::Any,
     read: zookeeper_client!("< <(printf 'get /%s\\n' $@) | grep ^value"),
     is_durable: true,
+    has_lock: true,
 };
 
 const POSTGRESQL: Program = Program {
@@ -136,6 +145,7 @@ const POSTGRESQL: Program = Program {
     writer: Writer::First,
     read: "psql -h $POD_IP -U postgres -qAt -c 'select value from kept order by key'",
     is_durable: true,
+    has_lock: true,
 };
 
 #[test]
@@ -228,6 +238,16 @@ impl Scenario {
         self.values.push((key, value));
     }
 
+    /// Members have all values; they are asked side by side, for some clients are slow to start.
+    #[track_caller]
+    fn have_all(&self, ordinals: &[usize]) {
+        std::thread::scope(|scope| {
+            for &ordinal in ordinals {
+                scope.spawn(move || self.has_all(&self.members[ordinal]));
+            }
+        });
+    }
+
     /// A member has all values.
     #[track_caller]
     fn has_all(&self, member: &str) {
@@ -247,7 +267,7 @@ impl Scenario {
     fn is_whole(&mut self) {
         self.cluster.ok(&["rollout", "status", &self.set(), "--timeout=120s"]);
         self.writes(1);
-        self.members.iter().for_each(|member| self.has_all(member));
+        self.have_all(&[0, 1, 2]);
     }
 
     /// Nothing runs any more, so that what is only in memory is lost.
@@ -301,8 +321,8 @@ impl Scenario {
 
     /// The node of a member is cut off, and its hold is ended. The others go on all the while.
     ///
-    /// No driver of these volumes can fence. So the old process, which goes on behind the cut, keeps the lock of its files,
-    /// and where a person asserted that it is dead the successor waits for that until the link is healed.
+    /// The driver of these volumes cannot fence. So the old process, which goes on behind the cut, keeps the lock of its
+    /// files, and where a person asserted that it is dead the successor waits for that until the link is healed.
     fn is_cut_off(&mut self, ordinal: usize, exit: Exit) {
         let member = self.members[ordinal].clone();
         let (node, uid) = (self.cluster.node_of(&member), self.cluster.uid(&member));
@@ -314,7 +334,7 @@ impl Scenario {
         if self.program.writer == Writer::Any || reachable.contains(&0) {
             self.writes(beside);
         }
-        reachable.iter().for_each(|&ordinal| self.has_all(&self.members[ordinal]));
+        self.have_all(&reachable);
         match exit {
             Exit::ForceDelete => drop(self.cluster.ok(&["delete", "pod", &member, "--force", "--grace-period=0"])),
             Exit::DeleteNode => drop(self.cluster.ok(&["delete", "node", &node])),
@@ -322,6 +342,10 @@ impl Scenario {
         }
         if exit != Exit::NewBoot {
             self.wait_replaced(ordinal, &uid);
+        }
+        if exit == Exit::ForceDelete && self.program.has_lock {
+            let is_second = eventually(PROMPT, || self.cluster.is_ready(&member));
+            assert!(!is_second, "{member} writes to the files of a process that lives");
         }
         self.cluster.ok(&["fault", "heal"]);
         self.wait_replaced(ordinal, &uid);
