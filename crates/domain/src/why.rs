@@ -126,17 +126,11 @@ fn explain_pod(state: &State, key: &Key, pod: &Pod) -> Explanation {
         }
         return Explanation { sentence, since_ms: Some(pod.meta.created_at_ms), ..Explanation::default() };
     }
-    if pod.is_ready() && !pod.is_available {
-        let wanted_ms = state.sets.get(&pod_set(key, pod)).map_or(0, |set| set.spec.min_ready_ms);
-        let sentence = format!("pod {name} is Ready, and counts once it has been so for {}", seconds(wanted_ms));
-        return Explanation { sentence, since_ms: Some(pod.ready_at_ms), ..Explanation::default() };
-    }
     if pod.is_ready() {
         let sentence = if pod.is_available {
             format!("pod {name} is Ready; nothing is in its way")
         } else {
-            let set = Key { namespace: key.namespace.clone(), name: pod.set.clone() };
-            let min_ready_ms = state.sets.get(&set).map_or(0, |set| set.spec.min_ready_ms);
+            let min_ready_ms = state.sets.get(&pod_set(key, pod)).map_or(0, |set| set.spec.min_ready_ms);
             format!("pod {name} is Ready, and counts as available once it has been so for {}", seconds(min_ready_ms))
         };
         return Explanation { sentence, since_ms: Some(pod.ready_at_ms), ..Explanation::default() };

@@ -262,6 +262,16 @@ fn pods_that_share_a_volume_for_one_node_come_to_that_node() {
     assert!(story.draft.state().volumes.values().all(|volume| volume.attachments.len() == 1));
 }
 
+#[test]
+fn a_shared_volume_is_let_go_of_when_its_pods_end_together() {
+    // Both are gone by the same report: neither may count on the other to free the volume.
+    let mut story = sharing(once());
+    story.scale("web", 0);
+    story.settle();
+    assert_eq!(story.names(), [] as [&str; 0]);
+    assert!(story.draft.state().volumes.values().all(|volume| volume.attachments.is_empty()));
+}
+
 /// What a node says of itself when it has the driver of images, or not.
 fn announce(story: &mut Story, node: &str, said: &str) {
     let registration = domain::event::Registration {

@@ -147,27 +147,39 @@ fn target(state: &State, command: &Command) -> Option<(&'static str, String, Opt
 }
 
 /// The end of a pod, and of its hold on its volumes.
+pub(crate) fn removal(state: &State, key: &Key, pod: &Pod, cause: &RemovalCause) -> Vec<Event> {
+    removal_of_all(state, &[(key, pod)], cause)
+}
+
+/// The end of several pods at once, and of their hold on their volumes: a volume that they share with nobody else goes
+/// with the last of them.
 ///
 /// Invariant `time-alone-never-detaches`: every caller has the agent's word, a new boot or a person's assertion,
 /// and says which in `cause`.
-pub(crate) fn removal(state: &State, key: &Key, pod: &Pod, cause: &RemovalCause) -> Vec<Event> {
-    let mut events = vec![Event::PodRemoved { pod: key.clone(), uid: pod.meta.uid, cause: cause.clone() }];
-    let Some(binding) = &pod.binding else { return events };
-    for claim in &pod.claims {
-        let Some(volume) = state.claims.get(&claim.claim).and_then(|c| c.volume.as_ref()) else { continue };
-        let Some(attachment) = state.volumes.get(volume).and_then(|v| v.attachments.get(&binding.node)) else {
-            continue;
-        };
-        let is_shared = state
-            .users(&claim.claim)
-            .any(|(other, p)| other != key && p.binding.as_ref().is_some_and(|b| b.node == binding.node));
-        if !is_shared {
-            events.push(Event::AttachmentReleased {
+pub(crate) fn removal_of_all(state: &State, leaving: &[(&Key, &Pod)], cause: &RemovalCause) -> Vec<Event> {
+    let mut events = Vec::new();
+    for (key, pod) in leaving {
+        events.push(Event::PodRemoved { pod: (*key).clone(), uid: pod.meta.uid, cause: cause.clone() });
+        let Some(binding) = &pod.binding else { continue };
+        for claim in &pod.claims {
+            let Some(volume) = state.claims.get(&claim.claim).and_then(|c| c.volume.as_ref()) else { continue };
+            let Some(attachment) = state.volumes.get(volume).and_then(|v| v.attachments.get(&binding.node)) else {
+                continue;
+            };
+            let stays = |other: &Key| leaving.iter().all(|(key, _)| *key != other);
+            let is_here = |pod: &Pod| pod.binding.as_ref().is_some_and(|b| b.node == binding.node);
+            if state.users(&claim.claim).any(|(other, pod)| stays(other) && is_here(pod)) {
+                continue;
+            }
+            let released = Event::AttachmentReleased {
                 volume: volume.clone(),
                 node: binding.node.clone(),
                 fence: attachment.fence,
                 cause: cause.clone(),
-            });
+            };
+            if !events.contains(&released) {
+                events.push(released);
+            }
         }
     }
     events

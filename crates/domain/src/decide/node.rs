@@ -1,6 +1,6 @@
 //! What people and agents may say about nodes: the refusal's evidence and two of its exits are here.
 
-use super::{Decision, not_found, removal};
+use super::{Decision, not_found, removal, removal_of_all};
 use crate::command::{PodReport, Rejection};
 use crate::event::{Event, Registration, RemovalCause};
 use crate::id::{Incarnation, Name, NodeName, Uid, VolumeName};
@@ -42,15 +42,8 @@ pub(super) fn remove(state: &State, name: &NodeName) -> Decision {
 }
 
 fn end_all(state: &State, name: &NodeName, cause: &RemovalCause) -> Vec<Event> {
-    let mut events: Vec<Event> = Vec::new();
-    for (key, pod) in state.pods_on(name) {
-        for event in removal(state, key, pod, cause) {
-            // Two pods of the node may share a volume: its attachment ends once.
-            if !events.contains(&event) {
-                events.push(event);
-            }
-        }
-    }
+    let pods: Vec<_> = state.pods_on(name).map(|(key, pod)| (key, &**pod)).collect();
+    let mut events = removal_of_all(state, &pods, cause);
     for (volume, record) in &state.volumes {
         let Some(attachment) = record.attachments.get(name) else { continue };
         let released = Event::AttachmentReleased {
@@ -154,7 +147,7 @@ pub(super) fn report(
             actual: node.incarnation,
         });
     }
-    let mut events = Vec::new();
+    let (mut events, mut gone) = (Vec::new(), Vec::new());
     for report in reports {
         // A word about a pod that is not this node's any more is stale: the assignment tells the agent to end it.
         let is_own = |pod: &Pod| {
@@ -164,9 +157,14 @@ pub(super) fn report(
         if let Some(pod) = state.pods.get(&report.pod)
             && (is_own(pod) || is_on(Mutant::SupersededReport))
         {
-            report_pod(state, name, pod, report, &mut events);
+            if report.is_gone {
+                gone.push((&report.pod, &**pod));
+            } else {
+                report_pod(state, name, pod, report, &mut events);
+            }
         }
     }
+    events.extend(removal_of_all(state, &gone, &RemovalCause::Stopped));
     let ended: Vec<Uid> = ended.iter().copied().filter(|uid| node.leftovers.contains(uid)).collect();
     if !ended.is_empty() {
         events.push(Event::LeftoversEnded { node: name.clone(), ended });
@@ -180,10 +178,6 @@ pub(super) fn report(
 }
 
 fn report_pod(state: &State, node: &NodeName, pod: &Pod, report: &PodReport, events: &mut Vec<Event>) {
-    if report.is_gone {
-        events.extend(removal(state, &report.pod, pod, &RemovalCause::Stopped));
-        return;
-    }
     if report.has_volumes {
         for (name, volume) in state.volumes_of(pod) {
             if let Some(attachment) = volume.attachments.get(node).filter(|a| !a.is_attached) {
