@@ -166,7 +166,6 @@ impl Control {
         self.at = Moment { now_ms, wall_ms };
         if let Some(leader) = &mut self.leader
             && self.config.grace_ms < slept_ms
-            && !is_on(Mutant::SleeperBlamesNodes)
         {
             leader.leases.restart(self.at);
         }
@@ -378,9 +377,9 @@ impl Control {
             self.finish_transfers();
         }
         if is_leader {
-            let silence_max_ms = self.config.lease_ms + self.config.grace_ms;
-            let listens_since = if is_on(Mutant::ImpatientLeader) { Moment::default() } else { self.at };
-            let mut leader = Leader::new(term, silence_max_ms, listens_since);
+            let patience_ms = self.config.lease_ms + self.config.grace_ms;
+            let silence_max_ms = if is_on(Mutant::ImpatientLeader) { 0 } else { patience_ms };
+            let mut leader = Leader::new(term, silence_max_ms, self.at);
             if is_on(Mutant::DecidesTooEarly) || is_on(Mutant::BatchAtWrongBase) {
                 leader.begin(&self.state);
             }

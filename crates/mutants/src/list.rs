@@ -73,10 +73,8 @@ mutants! {
     AnswerUnconfirmed = "answer-unconfirmed",
     /// A watcher whose place is forgotten gets what is there, and misses the rest in silence.
     WatchSkipsOnCompaction = "watch-skips-on-compaction",
-    /// A new leader takes nodes that it has not heard yet for silent.
+    /// A leader calls nodes unreachable without waiting for their leases to end.
     ImpatientLeader = "impatient-leader",
-    /// A server that slept blames the nodes for the silence.
-    SleeperBlamesNodes = "sleeper-blames-nodes",
 
     // The refusal (`domain::decide`).
     /// The pods of a silent node are released, and made anew elsewhere.
@@ -85,8 +83,6 @@ mutants! {
     DetachOnTime = "detach-on-time",
     /// A node that comes back with the same boot is taken for one that was restarted.
     OldBootAsRestart = "old-boot-as-restart",
-    /// A new boot of another machine of the same name is taken for evidence.
-    OtherMachineAsRestart = "other-machine-as-restart",
     /// The word of an agent about a former incarnation counts for whoever has the name now.
     SupersededReport = "superseded-report",
     /// A node is removed though it is heard and runs pods.

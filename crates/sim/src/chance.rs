@@ -24,6 +24,14 @@ pub enum Stream {
     Clients,
     /// The seeds that processes draw when they start.
     Processes,
+    /// What happens in a quiet world.
+    Quiet,
+    /// What happens to servers that crash.
+    Crashes,
+    /// What people say of nodes that are away.
+    Assertions,
+    /// What people ask of servers that stand still.
+    Pauses,
 }
 
 /// One stream.

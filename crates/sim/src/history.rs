@@ -92,6 +92,13 @@ pub enum What {
         /// Its node.
         node: NodeName,
     },
+    /// An agent was told which pods are its node's; what is not among them has to end.
+    Assigned {
+        /// The node.
+        node: NodeName,
+        /// The pods.
+        pods: Vec<Uid>,
+    },
     /// A node attached a volume for a pod.
     Attached {
         /// The node.

@@ -6,6 +6,7 @@
 pub mod chance;
 pub mod checker;
 pub mod digest;
+pub mod focus;
 pub mod generate;
 pub mod history;
 pub mod judge;
@@ -20,6 +21,6 @@ mod shrink;
 pub mod timeline;
 mod world;
 
-pub use run::{Judged, judged, run};
+pub use run::{Judged, judged, judged_quiet, run};
 pub use shrink::shrink;
 pub use world::{Ended, Witness, World};

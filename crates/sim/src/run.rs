@@ -1,6 +1,6 @@
 //! One run of a scenario. A brain that panics has broken a promise like any other.
 
-use crate::checker::{self, Violation};
+use crate::checker::{self, Checker, Violation};
 use crate::history::Fact;
 use crate::judge::Judge;
 use crate::scenario::Scenario;
@@ -31,8 +31,20 @@ pub struct Judged {
 
 /// Runs a scenario before all checkers. `also` sees every fact before they do.
 #[must_use]
-pub fn judged(scenario: &Scenario, mut also: impl FnMut(&Fact)) -> Judged {
-    let mut judge = Judge::new(checker::all());
+pub fn judged(scenario: &Scenario, also: impl FnMut(&Fact)) -> Judged {
+    judged_by(checker::all(), scenario, also)
+}
+
+/// Runs a scenario of a quiet world before all checkers, and before those that judge quiet worlds alone.
+#[must_use]
+pub fn judged_quiet(scenario: &Scenario) -> Judged {
+    let mut checkers = checker::all();
+    checkers.push(Box::<checker::SteadyLeader>::default());
+    judged_by(checkers, scenario, |_| {})
+}
+
+fn judged_by(checkers: Vec<Box<dyn Checker>>, scenario: &Scenario, mut also: impl FnMut(&Fact)) -> Judged {
+    let mut judge = Judge::new(checkers);
     let mut witness = |fact: &Fact| {
         also(fact);
         judge.see(fact)

@@ -141,6 +141,7 @@ impl Scene {
             }
             What::Shown { .. }
             | What::Led { .. }
+            | What::Assigned { .. }
             | What::ReportAccepted { .. }
             | What::Killed { .. }
             | What::StopBegan { .. }

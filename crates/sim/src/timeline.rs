@@ -30,6 +30,10 @@ fn words(what: &What) -> Option<String> {
             format!("s{server} applied up to {revision}, by {}: {}", batch.actor, events(batch))
         }
         What::Restored { server, state } => format!("s{server} took a snapshot of revision {}", state.revision),
+        What::Assigned { node, pods } => {
+            let uids: Vec<String> = pods.iter().map(ToString::to_string).collect();
+            format!("{node} is told that its pods are [{}]", uids.join(", "))
+        }
         What::Led { server, term } => format!("s{server} leads in term {term}"),
         What::NodeBooted { node, boot } => format!("{node} booted as {boot}"),
         What::NodeDied { node } => format!("{node} went down"),

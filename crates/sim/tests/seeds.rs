@@ -1,7 +1,7 @@
 //! Whole runs of the world: seeds that once failed, and a few others. A failure names the command that shows it.
 
 use sim::history::What;
-use sim::{generate, judged};
+use sim::{focus, generate, judged, judged_quiet};
 
 /// Seeds that every change has to pass, beside those of the corpus.
 const FRESH: std::ops::RangeInclusive<u64> = 100..=112;
@@ -36,6 +36,13 @@ fn what_once_failed_fails_no_more() {
 #[test]
 fn other_seeds_keep_every_promise() {
     FRESH.for_each(|seed| passes(seed, "nothing"));
+}
+
+#[test]
+fn trouble_with_one_server_at_a_time_costs_an_election_or_two() {
+    for seed in 1..=10 {
+        assert_eq!(judged_quiet(&focus::quiet(seed)).ended.violation, None, "quiet seed {seed}");
+    }
 }
 
 #[test]

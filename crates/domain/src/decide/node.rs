@@ -65,7 +65,7 @@ pub(super) fn register(state: &State, name: &NodeName, registration: &Registrati
     let Some(node) = state.nodes.get(name) else {
         return Ok(vec![registered(state, name, registration, running.to_vec())]);
     };
-    if node.machine_id != registration.machine_id && !is_on(Mutant::OtherMachineAsRestart) {
+    if node.machine_id != registration.machine_id {
         return Err(Rejection::NameBelongsToOtherMachine {
             node: name.clone(),
             offered: registration.machine_id.to_string(),

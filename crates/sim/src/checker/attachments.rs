@@ -20,6 +20,8 @@ pub struct Attachments {
     highest: BTreeMap<VolumeName, Fence>,
     /// Every fence that was granted.
     granted: BTreeSet<(VolumeName, NodeName, Fence)>,
+    /// The highest fence that each volume's storage was ever asked for.
+    seen: BTreeMap<VolumeName, Fence>,
     /// The highest fence that each node ever held.
     held: BTreeMap<(NodeName, VolumeName), Fence>,
     /// The volumes that each pod's processes need.
@@ -37,7 +39,14 @@ impl Checker for Attachments {
 
     fn on_fact(&mut self, scene: &Scene, fact: &Fact) -> Result<(), String> {
         match &fact.what {
-            What::Attached { node, uid, volume, fence, .. } => self.on_attached(node, *uid, volume, *fence),
+            What::Attached { node, uid, volume, fence, .. } => {
+                self.on_attached(node, *uid, volume, *fence)?;
+                self.judge_storage(scene, node, volume, *fence)
+            }
+            What::StorageRemoved { volume } => {
+                self.seen.remove(volume);
+                Ok(())
+            }
             What::ProcessStarted { node, pod, uid, .. } => self.on_started(scene, node, pod, *uid),
             What::DiskLost { owner } => {
                 self.held.retain(|(node, _), _| node.as_str() != owner.as_str());
@@ -128,6 +137,20 @@ impl Attachments {
         Ok(())
     }
 
+    /// The storage itself refuses a holder that another has superseded, even one that nobody could tell so.
+    fn judge_storage(&mut self, scene: &Scene, node: &NodeName, name: &VolumeName, fence: Fence) -> Result<(), String> {
+        let volume = scene.log.state().volumes.get(name);
+        if volume.is_none_or(|volume| volume.spec.access.is_shared()) {
+            return Ok(());
+        }
+        let seen = self.seen.entry(name.clone()).or_default();
+        if fence < *seen {
+            return Err(format!("the storage of volume {name} let {node} have it under fence {fence} after {seen}"));
+        }
+        *seen = fence;
+        Ok(())
+    }
+
     fn on_started(&mut self, scene: &Scene, node: &NodeName, pod: &Key, uid: Uid) -> Result<(), String> {
         let Some(needs) = self.needs.get(&uid) else { return Ok(()) };
         self.judged_count += 1;
@@ -184,6 +207,19 @@ mod tests {
         let mut story = Story::judged_by(Attachments::default());
         story.has_set("web", 1, &["n1", "n2"]);
         story
+    }
+
+    #[test]
+    fn the_storage_refuses_a_holder_that_was_superseded() {
+        let mut story = story();
+        let (pod, node, uid) = (crate::checker::story::key("web-0"), story.node("web-0"), story.uid("web-0"));
+        let volume = story.volume("web-0");
+        let fence = story.state().volumes[&volume].fence;
+        story.is_silent(&node);
+        story.is_force_deleted("web-0");
+        story.attaches("web-0");
+        story.fact(What::Attached { node: node.as_str().into(), pod, uid, volume, fence });
+        story.is_broken("the storage of volume");
     }
 
     fn released(story: &Story, cause: RemovalCause) -> Event {

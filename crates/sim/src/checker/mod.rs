@@ -13,6 +13,7 @@ mod deleted_set_inert;
 mod eviction;
 mod grace;
 mod holds;
+mod leaders;
 mod linearizable;
 mod one_live_pod;
 mod ordered_create;
@@ -43,6 +44,7 @@ pub use deleted_set_inert::DeletedSetInert;
 pub use eviction::EvictionBudget;
 pub use grace::Grace;
 pub use holds::Holds;
+pub use leaders::{OneLeader, SteadyLeader};
 pub use linearizable::Linearizable;
 pub use one_live_pod::OneLivePod;
 pub use ordered_create::OrderedCreate;
@@ -94,6 +96,7 @@ pub fn all() -> Vec<Box<dyn Checker>> {
         Box::<Grace>::default(),
         Box::<StaleAgentsObey>::default(),
         Box::<Holds>::default(),
+        Box::<OneLeader>::default(),
         Box::<ParallelIndependence>::default(),
         Box::<AcknowledgedIsDurable>::default(),
         Box::<RequestOnce>::default(),

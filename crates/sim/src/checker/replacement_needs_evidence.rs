@@ -5,8 +5,8 @@ use super::{Checker, Committed, Step};
 use crate::history::{Fact, Question, What};
 use crate::scene::Scene;
 use domain::event::RemovalCause;
-use domain::id::{BootId, Key, RequestId, Uid};
-use domain::object::Pod;
+use domain::id::{BootId, Key, NodeName, RequestId, Uid};
+use domain::object::{Node, Pod};
 use domain::{Command, Event, Request};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,7 +83,14 @@ impl ReplacementNeedsEvidence {
                 let is_removed =
                     |event: &Event| matches!(event, Event::NodeRemoved { node } if is_home(pod, node.as_str()));
                 let is_asked = committed.agent().is_none() && committed.batch.events.iter().any(is_removed);
-                if is_asked { Ok(()) } else { Err("nobody removed its node".to_owned()) }
+                // Nobody can say of a node that is heard that it is gone.
+                let is_heard =
+                    |(name, node): (&NodeName, &Arc<Node>)| is_home(pod, name.as_str()) && node.unreachable.is_none();
+                match is_asked {
+                    true if step.before.nodes.iter().any(is_heard) => Err("its node is still heard".to_owned()),
+                    true => Ok(()),
+                    false => Err("nobody removed its node".to_owned()),
+                }
             }
             RemovalCause::NodeRestarted { old, new } => judge_boot(scene, committed, step, pod, old, new),
         }
@@ -248,5 +255,14 @@ mod tests {
         let event = removal(&story, "web-0", RemovalCause::NodeRemoved);
         story.commits("user", vec![event, Event::NodeRemoved { node: "n2".into() }]);
         story.is_broken("nobody removed its node");
+    }
+
+    #[test]
+    fn a_node_that_is_heard_is_not_gone() {
+        let mut story = story();
+        let node = story.node("web-0");
+        let event = removal(&story, "web-0", RemovalCause::NodeRemoved);
+        story.commits("user", vec![event, Event::NodeRemoved { node: node.as_str().into() }]);
+        story.is_broken("its node is still heard");
     }
 }

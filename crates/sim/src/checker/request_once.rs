@@ -11,6 +11,9 @@ use domain::REQUESTS_MAX;
 use domain::id::{RequestId, Revision};
 use std::collections::BTreeMap;
 
+/// An answer may be so late.
+const ANSWER_MS_MAX: u64 = 15_000;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct RequestOnce {
@@ -20,6 +23,8 @@ pub struct RequestOnce {
     count: u64,
     /// Where the log has each, and as the how-manyth request.
     logged: BTreeMap<RequestId, (Revision, u64)>,
+    /// When the log got each.
+    logged_at_ms: BTreeMap<RequestId, u64>,
 }
 
 impl Checker for RequestOnce {
@@ -35,6 +40,7 @@ impl Checker for RequestOnce {
         let Some(id) = &committed.batch.request else { return Ok(()) };
         self.judged_count += 1;
         self.count += 1;
+        self.logged_at_ms.entry(id.clone()).or_insert(committed.at_ms);
         let revision = committed.after.revision;
         if let Some((former, number)) = self.logged.insert(id.clone(), (revision, self.count))
             && self.count <= number + REQUESTS_MAX as u64
@@ -53,7 +59,7 @@ impl Checker for RequestOnce {
                 Ok(())
             }
             What::Answered { client, operation, answer } => match self.asked.remove(&(*client, *operation)) {
-                Some(id) => self.judge_answer(&id, answer),
+                Some(id) => self.judge_answer(fact.at_ms, &id, answer),
                 None => Ok(()),
             },
             _ => Ok(()),
@@ -62,7 +68,7 @@ impl Checker for RequestOnce {
 }
 
 impl RequestOnce {
-    fn judge_answer(&mut self, id: &RequestId, answer: &Answer) -> Result<(), String> {
+    fn judge_answer(&mut self, at_ms: u64, id: &RequestId, answer: &Answer) -> Result<(), String> {
         self.judged_count += 1;
         let logged = self.logged.get(id).map(|(revision, _)| *revision);
         let said = match answer {
@@ -72,6 +78,15 @@ impl RequestOnce {
                 return Err(format!(
                     "request {id} was acknowledged at revision {revision}, and the log has it at {logged:?}"
                 ));
+            }
+            // Said before it was applied, and heard after that.
+            Answer::Done { revision, changed: false } if logged.is_some_and(|logged| *revision < logged) => {
+                return Ok(());
+            }
+            Answer::Rejected { .. }
+                if self.logged_at_ms.get(id).is_some_and(|logged| at_ms < logged + ANSWER_MS_MAX) =>
+            {
+                return Ok(());
             }
             Answer::Done { revision, changed: false } => format!("that revision {revision} needs no change"),
             Answer::Rejected { rejection } => format!("a refusal ({rejection})"),
@@ -133,6 +148,7 @@ mod tests {
 
         let mut refused = Story::judged_by(RequestOnce::default());
         refused.commits_request("a", scaled());
+        refused.waits(ANSWER_MS_MAX);
         refused.asks(1, change("a"));
         refused.hears(1, 1, Answer::Rejected { rejection: rejection() });
         refused.is_broken("answered with a refusal");
@@ -140,6 +156,19 @@ mod tests {
 
     fn rejection() -> domain::Rejection {
         domain::Rejection::NotFound { kind: "statefulset", name: "web".to_owned() }
+    }
+
+    #[test]
+    fn what_was_said_before_may_be_heard_after() {
+        let mut story = Story::judged_by(RequestOnce::default());
+        story.has_ordered_set("web", 1, &["n1"]);
+        let (refused, unneeded, before) =
+            (story.asks(1, change("a")), story.asks(1, change("b")), story.state().revision);
+        story.commits_request("a", scaled());
+        story.commits_request("b", scaled());
+        story.hears(1, refused, Answer::Rejected { rejection: rejection() });
+        story.hears(1, unneeded, Answer::Done { revision: before, changed: false });
+        story.holds();
     }
 
     #[test]

@@ -25,6 +25,37 @@ pub struct StaleAgentsObey {
     started: BTreeSet<Uid>,
     /// Each start of each node, and when it was superseded by the next.
     superseded: BTreeMap<(NodeName, Incarnation), u64>,
+    /// What each agent was told.
+    told: BTreeMap<NodeName, Told>,
+}
+
+/// What an agent was told, assignment by assignment.
+#[derive(Debug, Default)]
+struct Told {
+    count: u64,
+    /// The assignment that first named each pod.
+    named: BTreeMap<Uid, u64>,
+    /// The assignment that named each of them no more.
+    dropped: BTreeMap<Uid, u64>,
+}
+
+impl Told {
+    fn note(&mut self, pods: &[Uid]) {
+        self.count += 1;
+        for uid in pods {
+            self.named.entry(*uid).or_insert(self.count);
+            self.dropped.remove(uid);
+        }
+        for uid in self.named.keys().filter(|uid| !pods.contains(uid)) {
+            self.dropped.entry(*uid).or_insert(self.count);
+        }
+    }
+
+    /// Whether the agent had been told to end the one when, or before, it was first told of the other.
+    fn is_older(&self, one: Uid, other: Uid) -> bool {
+        let (dropped, named) = (self.dropped.get(&one), self.named.get(&other));
+        dropped.zip(named).is_some_and(|(dropped, named)| dropped <= named)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +76,10 @@ impl Checker for StaleAgentsObey {
     fn on_fact(&mut self, scene: &Scene, fact: &Fact) -> Result<(), String> {
         match &fact.what {
             What::ProcessStarted { node, pod, uid, .. } => self.on_started(scene, node, pod, *uid),
+            What::Assigned { node, pods } => {
+                self.told.entry(node.clone()).or_default().note(pods);
+                Ok(())
+            }
             What::ReportAccepted { node, incarnation, server } => {
                 self.judged_count += 1;
                 match self.superseded.get(&(node.clone(), *incarnation)) {
@@ -133,7 +168,11 @@ impl StaleAgentsObey {
             return Ok(());
         }
         // Whoever was told of the new pod was told of everything before it.
-        let must_be_over = |other: &Uid| self.removed.get(other).is_some_and(|removal| removal.revision < *since);
+        let told = self.told.get(node);
+        let must_be_over = |other: &Uid| {
+            self.removed.get(other).is_some_and(|removal| removal.revision < *since)
+                || told.is_some_and(|told| told.is_older(*other, uid))
+        };
         let leftover = scene.live.iter().find(|((other, home), _)| home == node && must_be_over(other));
         match leftover {
             Some(((other, _), living)) => Err(format!(
@@ -216,6 +255,19 @@ mod tests {
         story.submits("user", domain::Command::CordonNode { node: "n2".into() });
         story.scales("web", 3);
         story.runs("web-2");
+        story.is_broken("before uid");
+    }
+
+    #[test]
+    fn what_comes_with_the_word_to_end_another_waits_for_that() {
+        let mut story = story();
+        story.submits("user", domain::Command::CordonNode { node: "n2".into() });
+        story.scales("web", 3);
+        let (old, new) = (story.uid("web-0"), story.uid("web-2"));
+        story.fact(What::Assigned { node: "n1".into(), pods: vec![old] });
+        story.is_force_deleted("web-0");
+        story.fact(What::Assigned { node: "n1".into(), pods: vec![new] });
+        story.process_starts("n1", "web-2", new);
         story.is_broken("before uid");
     }
 

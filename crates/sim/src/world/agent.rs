@@ -3,6 +3,7 @@
 
 use super::machine::Machine;
 use super::{Event, World, ledger};
+use crate::history::What;
 use agent_core::{AgentCore, Config, HookKind, Input, Ledger, Output, ProbeKind};
 use domain::agent::{AssignedPod, AssignedVolume, ToAgent, VolumeRemoval};
 use domain::id::{Name, Uid};
@@ -305,6 +306,12 @@ impl World<'_> {
         agent.connector.heard_count += 1;
         if let ToAgent::Redirect { leader } = &message {
             agent.connector.named = *leader;
+        }
+        if let ToAgent::Assign(assignment) = &message
+            && let Some(machine) = self.machines.get(&node)
+        {
+            let pods = assignment.pods.iter().map(|pod| pod.uid).collect();
+            self.tell(What::Assigned { node: machine.name.clone(), pods });
         }
         self.give_agent(node, Input::FromServer(message));
     }
