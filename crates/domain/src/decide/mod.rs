@@ -157,7 +157,7 @@ pub(crate) fn removal(state: &State, key: &Key, pod: &Pod, cause: &RemovalCause)
 /// Invariant `time-alone-never-detaches`: every caller has the agent's word, a new boot or a person's assertion,
 /// and says which in `cause`.
 pub(crate) fn removal_of_all(state: &State, leaving: &[(&Key, &Pod)], cause: &RemovalCause) -> Vec<Event> {
-    let mut events = Vec::new();
+    let (mut events, mut releases) = (Vec::new(), Vec::new());
     for (key, pod) in leaving {
         events.push(Event::PodRemoved { pod: (*key).clone(), uid: pod.meta.uid, cause: cause.clone() });
         let Some(binding) = &pod.binding else { continue };
@@ -177,10 +177,12 @@ pub(crate) fn removal_of_all(state: &State, leaving: &[(&Key, &Pod)], cause: &Re
                 fence: attachment.fence,
                 cause: cause.clone(),
             };
-            if !events.contains(&released) {
-                events.push(released);
+            if !releases.contains(&released) {
+                releases.push(released);
             }
         }
     }
+    // Nothing is detached under a pod that has yet to go.
+    events.extend(releases);
     events
 }
