@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use agent::volume::{DirDriver, LoopDriver, NodeVolumes, Use, VolumeDriver, VolumeError, VolumeStats, release_below};
 use domain::id::Uid;
@@ -147,10 +148,12 @@ impl Place {
         let here = self.dir.path().to_str().unwrap();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(here), "a mount is left: {mounts}");
-        let images = fs::read_dir("/sys/block").unwrap().flatten();
-        let files = images.filter_map(|block| fs::read_to_string(block.path().join("loop/backing_file")).ok());
-        let left: Vec<String> = files.filter(|file| file.contains(here)).collect();
-        assert_eq!(left, [""; 0], "a loop device is left");
+        // Whoever looks at a device at this very moment, as other tests do, keeps it until he has looked.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !images_below(here).is_empty() && Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        assert_eq!(images_below(here), [""; 0], "a loop device is left");
         let uses = agent::layout::volume_uses_dir(&self.dir.path().join(name));
         let noted: Vec<PathBuf> =
             fs::read_dir(uses.join(self.driver.name())).into_iter().flatten().flatten().map(|e| e.path()).collect();
@@ -158,6 +161,13 @@ impl Place {
         let staged = Path::new("/run/holdfast/volumes").join(here.trim_start_matches('/')).join(name);
         assert!(!staged.exists(), "{} is left", staged.display());
     }
+}
+
+/// The files below a directory that are behind loop devices.
+fn images_below(here: &str) -> Vec<String> {
+    let images = fs::read_dir("/sys/block").unwrap().flatten();
+    let files = images.filter_map(|block| fs::read_to_string(block.path().join("loop/backing_file")).ok());
+    files.filter(|file| file.contains(here)).collect()
 }
 
 impl Drop for Place {

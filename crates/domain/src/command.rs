@@ -174,6 +174,9 @@ pub enum Rejection {
         "node name \"{node}\" belongs to machine {actual}, not {offered}: remove the node first, or choose another name"
     )]
     NameBelongsToOtherMachine { node: NodeName, offered: String, actual: String },
+    /// A word from before the machine was started again.
+    #[error("node \"{node}\" runs in boot {actual}: boot {offered} has ended, and what comes from it is too late")]
+    BootHasEnded { node: NodeName, offered: String, actual: String },
     /// Two sets would share claims (Decision 9).
     #[error("statefulset \"{name}\": its claims would collide with those of statefulset \"{other}\"")]
     ClaimsCollide { name: String, other: String },

@@ -332,6 +332,10 @@ pub struct Server {
     pub is_voter: bool,
 }
 
+/// How many of a node's ended boots are remembered. A word from an older one would have to be on its way through that many
+/// starts of the machine.
+pub const ENDED_BOOTS_MAX: usize = 16;
+
 /// A machine that runs an agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
@@ -364,6 +368,8 @@ pub struct Node {
     pub info: Labels,
     /// The labels that people gave it, beside those that its agent gives.
     pub own_labels: Labels,
+    /// The boots that were proven to have ended, oldest first, at most [`ENDED_BOOTS_MAX`]: none of them comes back.
+    pub ended_boots: Vec<BootId>,
 }
 
 impl Node {

@@ -228,3 +228,18 @@ fn a_retried_request_is_applied_once() {
     assert!(matches!(second, domain::Outcome::Repeat(_)));
     assert_eq!(story.draft.state().sets[&key("web")].spec.replicas, 5);
 }
+
+#[test]
+fn a_word_from_a_boot_that_has_ended_proves_nothing() {
+    let mut story = Story::with_nodes(2);
+    story.apply("web", set(1));
+    story.settle();
+    let node = story.node_of("web-0");
+    let first = story.draft.state().nodes[&node_name(&node)].boot_id.to_string();
+    story.register(&node, "second", &[]).unwrap();
+    story.settle();
+    let (uid, home) = (story.uid("web-0"), story.node_of("web-0"));
+    let refused = story.register(&node, &first, &[]).unwrap_err();
+    assert!(matches!(refused, domain::Rejection::BootHasEnded { .. }), "{refused}");
+    assert_eq!((story.uid("web-0"), story.node_of("web-0")), (uid, home), "nothing is moved by it");
+}

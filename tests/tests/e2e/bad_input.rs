@@ -22,7 +22,7 @@ const MISTAKES: [(&str, &str, &str); 8] = [
         "    spec:\n      hostNetwork: true\n      containers:",
         "16:7: `hostNetwork` is known to Kubernetes, not supported here (in spec.template.spec)",
     ),
-    ("mountPath: /usr", "subPath: /usr", "`subPath` is known to Kubernetes, not supported here"),
+    ("mountPath: /usr", "subPathExpr: /usr", "`subPathExpr` is known to Kubernetes, not supported here"),
 ];
 
 #[test]

@@ -277,6 +277,7 @@ record! {
     Node {
         1: meta, 2: incarnation, 3: boot_id, 4: machine_id, 5: capacity, 6: reserved, 7: pod_count, 8: pods_max,
         9: taints, 10: is_cordoned, 11: unreachable, 12: leftovers, 13: info, 14: own_labels,
+        15: ended_boots,
     }
     Unreachable { 1: since, 2: at_ms, 3: heard_at_ms }
 }

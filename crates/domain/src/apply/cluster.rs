@@ -4,7 +4,7 @@
 use crate::config::Config;
 use crate::event::{Event, Registration};
 use crate::id::{Incarnation, NodeName, ServerId};
-use crate::object::{Budget, Class, Node, Server, Service, Unreachable};
+use crate::object::{Budget, Class, ENDED_BOOTS_MAX, Node, Server, Service, Unreachable};
 use crate::spec::Labels;
 use crate::state::{State, load};
 use std::sync::Arc;
@@ -140,6 +140,12 @@ impl State {
             node.is_cordoned = old.is_cordoned;
             node.own_labels.clone_from(&old.own_labels);
             node.meta.annotations.clone_from(&old.meta.annotations);
+            node.ended_boots.clone_from(&old.ended_boots);
+            if old.boot_id != registration.boot_id {
+                node.ended_boots.push(old.boot_id.clone());
+                let forgotten = node.ended_boots.len().saturating_sub(ENDED_BOOTS_MAX);
+                node.ended_boots.drain(..forgotten);
+            }
         }
         node.describe(registration);
         node.incarnation = incarnation;

@@ -72,6 +72,14 @@ pub(super) fn register(state: &State, name: &NodeName, registration: &Registrati
             actual: node.machine_id.to_string(),
         });
     }
+    // A word that was on its way for long may come from a boot that has ended since: it proves nothing.
+    if node.ended_boots.contains(&registration.boot_id) && !is_on(Mutant::OldBootAsRestart) {
+        return Err(Rejection::BootHasEnded {
+            node: name.clone(),
+            offered: registration.boot_id.to_string(),
+            actual: node.boot_id.to_string(),
+        });
+    }
     if node.boot_id != registration.boot_id || is_on(Mutant::OldBootAsRestart) {
         let cause = RemovalCause::NodeRestarted { old: node.boot_id.clone(), new: registration.boot_id.clone() };
         let mut events = end_all(state, name, &cause);
