@@ -45,10 +45,6 @@ mod scenario;
 mod sim;
 mod terminal;
 
-/// Changes are many small pieces of memory, made by one thread and freed by another.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The product holds no deliberate bug: a build that can was asked for by name, and serves nobody.
 const _: () = assert!(mutants::IS_ENABLED == cfg!(feature = "mutants"), "deliberate bugs are in a normal build");
 
