@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// is given up.
 pub const SESSION_SILENCE_MS_MIN: u64 = 3_000;
 const SILENT_HEARTBEATS_MAX: u64 = 5;
+/// When the node is shut down, the agent waits this much longer than its pods' grace for the control plane to have heard
+/// of their end.
+pub const SHUTDOWN_WORD_MS_MAX: u64 = 5_000;
 
 /// An agent's brain.
 #[derive(Clone, Debug)]
@@ -29,6 +32,7 @@ pub struct AgentCore {
     session: Session,
     /// What the last registration called running: the control plane waits for the end of what was not assigned.
     announced: BTreeSet<Uid>,
+    shutdown: Option<Shutdown>,
     stepped_at_ms: u64,
 }
 
@@ -44,6 +48,17 @@ enum Session {
         heard_at_ms: u64,
         heartbeat_at_ms: u64,
     },
+}
+
+/// That the machine goes down.
+#[derive(Clone, Copy, Debug)]
+struct Shutdown {
+    grace_ms: u64,
+    /// Whatever has happened by then, the agent waits no longer.
+    until_ms: u64,
+    /// The control plane has said that it knows.
+    is_known: bool,
+    is_over: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -80,6 +95,7 @@ impl AgentCore {
             outbox: Outbox::default(),
             session: Session::Closed,
             announced: BTreeSet::new(),
+            shutdown: None,
             stepped_at_ms: 0,
         }
     }
@@ -92,6 +108,7 @@ impl AgentCore {
             Input::Tick => {}
             Input::SessionOpened => self.session = Session::Open,
             Input::SessionClosed => self.session = Session::Closed,
+            Input::ShutDown { grace_ms } => self.on_shut_down(now_ms, grace_ms),
             Input::FromServer(message) => self.on_server(now_ms, message, &mut out),
             Input::VolumeRemoved { volume, result } => self.on_volume_removed(now_ms, volume, result, &mut out),
             Input::PodCleaned { uid } => self.on_pod_cleaned(now_ms, uid),
@@ -109,6 +126,7 @@ impl AgentCore {
         }
         self.advance(now_ms, &mut out);
         self.converse(now_ms, &mut out);
+        self.end_if_shut_down(now_ms, &mut out);
         self.stepped_at_ms = now_ms;
         out
     }
@@ -126,8 +144,9 @@ impl AgentCore {
                 Some(self.silent_at_ms(heard_at_ms).min(heartbeat_at_ms).min(resend))
             }
         };
+        let shutdown = self.shutdown.map(|shutdown| shutdown.until_ms);
         // What was due at the last step and was not done waits for something else than time.
-        pods.chain(removals).chain(session).filter(|at_ms| self.stepped_at_ms < *at_ms).min()
+        pods.chain(removals).chain(session).chain(shutdown).filter(|at_ms| self.stepped_at_ms < *at_ms).min()
     }
 
     fn on_server(&mut self, now_ms: u64, message: ToAgent, out: &mut Vec<Output>) {
@@ -165,6 +184,9 @@ impl AgentCore {
         let is_stale = offered < (self.ledger.incarnation, self.ledger.revision);
         if is_stale || !matches!(self.session, Session::Registered { .. }) {
             return;
+        }
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.is_known = assignment.is_shutting_down;
         }
         let former = self.ledger.clone();
         let wanted: BTreeMap<Uid, Arc<_>> = assignment.pods.into_iter().map(|pod| (pod.uid, Arc::new(pod))).collect();
@@ -261,7 +283,8 @@ impl AgentCore {
         }
         let may_begin = !self.pods.values().any(Pod::is_leftover) || is_on(Mutant::LeftoversNotEndedFirst);
         let given = Given { config: &self.config, configs: &self.ledger.configs };
-        let site = Site { fences: &self.ledger.fences, given };
+        let stop_within_ms = self.shutdown.map(|shutdown| shutdown.grace_ms);
+        let site = Site { fences: &self.ledger.fences, given, stop_within_ms };
         for pod in self.pods.values_mut() {
             pod.advance(now_ms, may_begin, &site, out);
             if let Some(report) = pod.news() {
@@ -286,7 +309,8 @@ impl AgentCore {
             Session::Registering { heard_at_ms } => self.give_up_if_silent(now_ms, heard_at_ms, out),
             Session::Registered { heard_at_ms, heartbeat_at_ms } => {
                 if heartbeat_at_ms <= now_ms {
-                    out.push(Output::Send(FromAgent::Heartbeat { sent_at_ms: now_ms }));
+                    let shutdown_within_ms = self.shutdown.map(|shutdown| shutdown.grace_ms);
+                    out.push(Output::Send(FromAgent::Heartbeat { sent_at_ms: now_ms, shutdown_within_ms }));
                     let heartbeat_at_ms = now_ms + self.config.heartbeat_ms.max(1);
                     self.session = Session::Registered { heard_at_ms, heartbeat_at_ms };
                 }
@@ -306,6 +330,29 @@ impl AgentCore {
         self.announced = running.iter().copied().collect();
         self.session = Session::Registering { heard_at_ms: now_ms };
         out.push(Output::Send(FromAgent::Register { node: self.config.node.clone(), registration, running }));
+    }
+
+    /// Every pod is told at once; the next heartbeat, which is due now, tells the control plane. A second word changes nothing.
+    fn on_shut_down(&mut self, now_ms: u64, grace_ms: u64) {
+        if self.shutdown.is_some() {
+            return;
+        }
+        let until_ms = now_ms.saturating_add(grace_ms).saturating_add(SHUTDOWN_WORD_MS_MAX);
+        self.shutdown = Some(Shutdown { grace_ms, until_ms, is_known: false, is_over: false });
+        if let Session::Registered { heartbeat_at_ms, .. } = &mut self.session {
+            *heartbeat_at_ms = now_ms;
+        }
+    }
+
+    /// The agent may end once the control plane knows that nothing is here, nor comes here any more: what it believes to
+    /// be here when the node falls silent would be held.
+    fn end_if_shut_down(&mut self, now_ms: u64, out: &mut Vec<Output>) {
+        let is_empty = self.ledger.pods.is_empty() && !self.pods.values().any(Pod::is_here);
+        let Some(shutdown) = self.shutdown.as_mut().filter(|shutdown| !shutdown.is_over) else { return };
+        if (shutdown.is_known && is_empty) || shutdown.until_ms <= now_ms {
+            shutdown.is_over = true;
+            out.push(Output::End);
+        }
     }
 
     /// Registering with a new boot tells the control plane that everything of the former boot is dead: first it must be.

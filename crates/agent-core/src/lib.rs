@@ -13,7 +13,7 @@ mod outbox;
 mod pod;
 mod sizes;
 
-pub use crate::core::{AgentCore, SESSION_SILENCE_MS_MIN};
+pub use crate::core::{AgentCore, SESSION_SILENCE_MS_MIN, SHUTDOWN_WORD_MS_MAX};
 pub use container::{
     AFTER_HOOK_MS_MIN, BACK_OFF_MS_FIRST, BACK_OFF_MS_MAX, POST_START_MS_MAX, REASON_POST_START, STEADY_AFTER_MS,
 };

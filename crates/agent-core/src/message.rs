@@ -211,6 +211,9 @@ pub enum Input {
     HookDone { uid: Uid, container: Name, attempt: u32, kind: HookKind, result: Result<(), String> },
     /// No process of the pod is left, its volumes are unpublished, its directory is removed.
     PodCleaned { uid: Uid },
+    /// The machine goes down: the pods are to end within this time, and the control plane is to know it. What only ends
+    /// the agent says nothing of the sort, and leaves the pods running.
+    ShutDown { grace_ms: u64 },
     /// A volume's storage is removed, or not.
     VolumeRemoved { volume: VolumeName, result: Result<(), Failure> },
 }
@@ -245,4 +248,6 @@ pub enum Output {
     CleanPod { uid: Uid },
     /// Remove a volume's storage. Answered by [`Input::VolumeRemoved`].
     RemoveVolume(VolumeRemoval),
+    /// The node is shut down as well as it can be: the agent may end.
+    End,
 }

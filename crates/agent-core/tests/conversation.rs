@@ -2,7 +2,7 @@
 
 use agent_core::{
     ATTACH_RETRY_MS, AgentCore, Config, Failure, Input, Ledger, LiveContainer, LiveContainerState, LivePod, Output,
-    ProbeKind, ProbeResult,
+    ProbeKind, ProbeResult, SHUTDOWN_WORD_MS_MAX,
 };
 use domain::agent::{AssignedPod, AssignedVolume, Assignment, FromAgent, ToAgent, VolumeRemoval};
 use domain::command::PodReport;
@@ -233,7 +233,7 @@ fn register(boot: &str, running: &[u64]) -> Output {
 }
 
 const fn heartbeat(sent_at_ms: u64) -> Output {
-    Output::Send(FromAgent::Heartbeat { sent_at_ms })
+    Output::Send(FromAgent::Heartbeat { sent_at_ms, shutdown_within_ms: None })
 }
 
 /// What concerns containers and pods, without reports, heartbeats and the ledger.
@@ -575,4 +575,53 @@ fn a_removed_volume_is_reported_and_its_fence_forgotten() {
     });
     assert_eq!(done, [Output::SaveLedger(ledger("b1", 6, &[])), told]);
     assert_eq!(deeds(agent.hear(ToAgent::Assign(assignment))), []);
+}
+
+fn assigned_at_shutdown(revision: u64, pods: &[AssignedPod]) -> Input {
+    Input::FromServer(ToAgent::Assign(Assignment {
+        revision: Revision(revision),
+        incarnation: Incarnation(1),
+        pods: pods.to_vec(),
+        is_shutting_down: true,
+        ..Assignment::default()
+    }))
+}
+
+/// `semantics A11-166`.
+#[test]
+fn a_node_that_is_shut_down_ends_its_pods_and_then_its_agent_when_all_of_it_is_known() {
+    let pod = web(7, 3);
+    let mut agent = Agent::running(&pod);
+    let told = agent.step(Input::ShutDown { grace_ms: 9_000 });
+    let word = FromAgent::Heartbeat { sent_at_ms: agent.now_ms, shutdown_within_ms: Some(9_000) };
+    assert_eq!(told, [stop(7, 9_000), Output::Send(word)], "no pod gets longer than the node has");
+    assert_eq!(deeds(agent.step(Input::ShutDown { grace_ms: 1 })), [], "once is enough");
+    assert_eq!(deeds(agent.step(assigned_at_shutdown(6, &[stopping(pod, 9_000)]))), []);
+    assert_eq!(deeds(agent.exited(7, 0)), [Output::CleanPod { uid: Uid(7) }], "it does not start again");
+    assert_eq!(deeds(agent.cleaned(7)), [], "nobody has confirmed that the pod is known to be gone");
+    assert_eq!(agent.step(assigned_at_shutdown(7, &[])).last(), Some(&Output::End));
+    assert_eq!(deeds(agent.step(Input::Tick)), [], "it is said once");
+}
+
+#[test]
+fn a_node_that_is_cut_off_and_shut_down_ends_its_pods_and_waits_for_nobody_for_ever() {
+    let pod = web(7, 3);
+    let mut agent = Agent::running(&pod);
+    agent.step(Input::SessionClosed);
+    assert_eq!(agent.step(Input::ShutDown { grace_ms: 9_000 }), [stop(7, 9_000)]);
+    agent.exited(7, 0);
+    agent.cleaned(7);
+    let end_at_ms = agent.now_ms + 9_000 + SHUTDOWN_WORD_MS_MAX;
+    assert_eq!(agent.core.next_tick_at_ms(), Some(end_at_ms), "that it is gone was not heard by anybody");
+    assert_eq!(agent.after(9_000 + SHUTDOWN_WORD_MS_MAX), [Output::End]);
+}
+
+#[test]
+fn a_node_without_pods_waits_for_the_word_that_none_will_come() {
+    let mut agent = Agent::registered();
+    assert_eq!(deeds(agent.step(Input::ShutDown { grace_ms: 9_000 })), []);
+    let late = web(8, 3);
+    let came = agent.assign(6, std::slice::from_ref(&late));
+    assert_eq!(deeds(came), [], "what was on its way is not begun");
+    assert_eq!(agent.step(assigned_at_shutdown(7, &[])).last(), Some(&Output::End));
 }

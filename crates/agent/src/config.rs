@@ -22,6 +22,9 @@ pub const PODS_MAX_DEFAULT: u32 = 110;
 /// Time between heartbeats when nobody says otherwise.
 pub const HEARTBEAT_MS_DEFAULT: u64 = 1_000;
 
+/// How long pods may take when the node is shut down and nobody says otherwise.
+pub const SHUTDOWN_GRACE_MS_DEFAULT: u64 = 30_000;
+
 /// How containers are run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RuntimeChoice {
@@ -68,6 +71,8 @@ pub struct AgentConfig {
     pub pods_max: u32,
     /// Time between heartbeats.
     pub heartbeat_ms: u64,
+    /// How long pods may take to end when the node is shut down.
+    pub shutdown_grace_ms: u64,
     /// Where names are answered over DNS.
     pub dns: dns::Listen,
     /// Whether services' addresses are served.
@@ -93,6 +98,7 @@ impl AgentConfig {
             capacity: None,
             pods_max: PODS_MAX_DEFAULT,
             heartbeat_ms: HEARTBEAT_MS_DEFAULT,
+            shutdown_grace_ms: SHUTDOWN_GRACE_MS_DEFAULT,
             dns: dns::Listen::Off,
             service_proxy: ServiceProxy::Off,
         }

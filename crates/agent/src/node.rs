@@ -37,8 +37,14 @@ const SESSION_EVENTS_MAX: usize = 64;
 /// Where programs are looked up when the agent itself was not told.
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs an agent until `shutdown` is over. Its pods stay alive: the next agent of this node takes them up again.
-pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+/// Runs an agent until `leave` is over: its pods stay alive, and the next agent of this node takes them up again. Once
+/// `shut_down` is over, the machine is going down: the agent ends its pods first, within their grace, tells the control plane,
+/// and ends by itself.
+pub async fn run(
+    config: AgentConfig,
+    leave: impl Future<Output = ()>,
+    shut_down: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
     if config.ways().now().is_empty() {
         return Err(AgentError::NoServer);
     }
@@ -78,7 +84,12 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let line = Line { ways: config.ways(), tunnels, ear: Some(ear) };
     let files = Arc::clone(&site.names);
     let naming = tokio::spawn(answer_names(listener, files, known, config.service_proxy));
-    let served = serve(core, Some(ledger_file), pods, line, inbox, shutdown).await;
+    let shutdown_grace_ms = config.shutdown_grace_ms;
+    let going_down = async move {
+        shut_down.await;
+        shutdown_grace_ms
+    };
+    let served = serve(core, Some(ledger_file), pods, line, inbox, (leave, going_down)).await;
     naming.abort();
     served
 }
@@ -116,20 +127,21 @@ fn describe_dns(address: Option<SocketAddr>) -> String {
     }
 }
 
-/// Runs a core on what its pods are run with, until `shutdown` is over.
+/// Runs a core on what its pods are run with, until the first of the two futures is over. Once the second one is, which says
+/// how long the pods may take, the node is shut down.
 pub(crate) async fn serve(
     core: AgentCore,
     ledger_file: Option<LedgerFile>,
     pods: impl Runtime,
     line: Line,
     inbox: mpsc::Receiver<Input>,
-    shutdown: impl Future<Output = ()>,
+    ends: (impl Future<Output = ()>, impl Future<Output = u64>),
 ) -> Result<(), AgentError> {
     let (closings, closing_inbox) = mpsc::unbounded_channel();
     let (events, event_inbox) = mpsc::channel(SESSION_EVENTS_MAX);
     let connecting = tokio::spawn(session::run(line, closing_inbox, events));
-    let node = Node { core, started: Instant::now(), ledger_file, pods, session: None, closings };
-    let result = node.serve(inbox, event_inbox, shutdown).await;
+    let node = Node { core, started: Instant::now(), ledger_file, pods, session: None, closings, is_over: false };
+    let result = node.serve(inbox, event_inbox, ends).await;
     connecting.abort();
     result
 }
@@ -143,6 +155,8 @@ struct Node<R> {
     pods: R,
     session: Option<Session>,
     closings: mpsc::UnboundedSender<Closing>,
+    /// The core has nothing more to do.
+    is_over: bool,
 }
 
 impl<R: Runtime> Node<R> {
@@ -150,15 +164,21 @@ impl<R: Runtime> Node<R> {
         mut self,
         mut inbox: mpsc::Receiver<Input>,
         mut events: mpsc::Receiver<SessionEvent>,
-        shutdown: impl Future<Output = ()>,
+        (leave, going_down): (impl Future<Output = ()>, impl Future<Output = u64>),
     ) -> Result<(), AgentError> {
-        let mut shutdown = std::pin::pin!(shutdown);
+        let (mut leave, mut going_down) = (std::pin::pin!(leave), std::pin::pin!(going_down));
+        let mut is_going_down = false;
         self.step(Input::Tick).await?;
-        loop {
+        while !self.is_over {
             let next_tick = self.core.next_tick_at_ms().map(|at_ms| self.started + Duration::from_millis(at_ms));
             let input = tokio::select! {
                 biased;
-                () = &mut shutdown => return Ok(()),
+                () = &mut leave => return Ok(()),
+                grace_ms = &mut going_down, if !is_going_down => {
+                    tracing::info!(grace_ms, "the node is being shut down");
+                    is_going_down = true;
+                    Input::ShutDown { grace_ms }
+                }
                 Some(input) = inbox.recv() => input,
                 Some(event) = events.recv() => self.on_session(event),
                 () = tokio::time::sleep_until(next_tick.unwrap_or_else(Instant::now)), if next_tick.is_some() => {
@@ -167,6 +187,8 @@ impl<R: Runtime> Node<R> {
             };
             self.step(input).await?;
         }
+        tracing::info!("the node is shut down");
+        Ok(())
     }
 
     fn on_session(&mut self, event: SessionEvent) -> Input {
@@ -232,6 +254,7 @@ impl<R: Runtime> Node<R> {
             Output::KillPod { uid } => self.pods.hand(uid, Deed::Kill),
             Output::CleanPod { uid } => self.pods.hand(uid, Deed::Clean),
             Output::RemoveVolume(removal) => self.pods.remove_volume(removal),
+            Output::End => self.is_over = true,
         }
         Ok(())
     }

@@ -82,7 +82,7 @@ async fn run_one(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     });
     let (pods, tunnels) = (NullRuntime::new(words), Tunnels::new(None));
     let line = Line { ways: config.ways(), tunnels, ear: None };
-    let result = node::serve(core, None, pods, line, inbox, shutdown).await;
+    let result = node::serve(core, None, pods, line, inbox, (shutdown, std::future::pending())).await;
     speaking.abort();
     result
 }

@@ -76,7 +76,7 @@ impl Line {
         loop {
             let message = tokio::time::timeout(PATIENCE, self.heard.recv()).await.unwrap().unwrap();
             match &message {
-                FromAgent::Heartbeat { sent_at_ms } => {
+                FromAgent::Heartbeat { sent_at_ms, .. } => {
                     self.say(&ToAgent::HeartbeatAcked { sent_at_ms: *sent_at_ms });
                     continue;
                 }
@@ -123,6 +123,7 @@ struct World {
 #[derive(Debug)]
 struct Agent {
     stop: oneshot::Sender<()>,
+    shut_down: oneshot::Sender<()>,
     task: JoinHandle<Result<(), AgentError>>,
 }
 
@@ -152,10 +153,18 @@ impl World {
         config.exe = Some(env!("CARGO_BIN_EXE_agent-test-shim").into());
         config.heartbeat_ms = 100;
         let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(agent::run(config, async {
+        let (shut_down, told) = oneshot::channel::<()>();
+        let leave = async {
             let _ = stopped.await;
-        }));
-        Agent { stop, task }
+        };
+        let going_down = async {
+            match told.await {
+                Ok(()) => {}
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let task = tokio::spawn(agent::run(config, leave, going_down));
+        Agent { stop, shut_down, task }
     }
 
     async fn line(&mut self) -> Line {
@@ -240,6 +249,23 @@ async fn a_pod_outlives_its_agent_and_is_stopped_by_the_next() {
     assert!(!world.pod_dir().exists());
     assert!(world.path("storage").join("v0/data/who").exists());
     second.stop().await;
+}
+
+/// `semantics A11-166`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_shut_down_ends_its_pods_says_so_and_ends() {
+    let mut world = World::new().await;
+    let agent = world.agent("b1");
+    let mut line = world.line().await;
+    line.registered().await;
+    line.assign(5, vec![web()]);
+    let pid = line.pod(|report| report.status.is_ready).await.status.containers[0].pid;
+    agent.shut_down.send(()).unwrap();
+    line.pod(|report| report.is_gone).await;
+    assert!(!is_alive(pid) && !world.pod_dir().exists());
+    let nothing = Assignment { revision: Revision(6), incarnation: Incarnation(1), ..Assignment::default() };
+    line.say(&ToAgent::Assign(Assignment { is_shutting_down: true, ..nothing }));
+    tokio::time::timeout(PATIENCE, agent.task).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

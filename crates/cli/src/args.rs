@@ -650,6 +650,13 @@ pub(crate) enum Fault {
     Heal { target: Option<String> },
     /// Kill a server or an agent; pods go on.
     Kill { target: String },
+    /// Shut a node down in good order: its pods end within its grace period and start elsewhere, then its agent ends.
+    ///
+    /// It comes back with `fault restart NODE --new-boot`.
+    Shutdown {
+        /// A node, such as n1.
+        target: String,
+    },
     /// Start a server or an agent again.
     Restart {
         /// A server (s1) or a node (n1).

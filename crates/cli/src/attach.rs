@@ -19,10 +19,12 @@ use crate::terminal::{self, REQUESTS_MAX, RawMode};
 pub(crate) async fn attach(session: &Session, args: &Attach, namespace: &str) -> Result<u8, CliError> {
     let pod = pick::one_pod(session, namespace, &Named::parse(&args.pod)?).await?;
     let name = pod.metadata.unwrap_or_default().name;
-    let containers = pod.spec.unwrap_or_default().containers;
+    let spec = pod.spec.unwrap_or_default();
+    // The first of those that the pod is there for, where none is named; init containers only by their names.
+    let mut containers = spec.containers.into_iter().chain(spec.init_containers);
     let container = match args.container.as_str() {
-        "" => containers.into_iter().next(),
-        wanted => containers.into_iter().find(|container| container.name == wanted),
+        "" => containers.next(),
+        wanted => containers.find(|container| container.name == wanted),
     };
     let container =
         container.ok_or_else(|| CliError::refused(format!("pod {name} has no container {}", args.container)))?;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -250,6 +251,10 @@ pub(crate) struct Agent {
     /// How often it sends heartbeats.
     #[arg(long, value_parser = parse_duration)]
     heartbeat: Option<u64>,
+    /// How long the pods may take to end when the node is shut down: SIGPWR tells the agent so. SIGTERM only ends the agent,
+    /// and its pods go on.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    shutdown_grace_period: Option<u64>,
     /// Where it answers names over DNS: auto (an address of 127.53.0.0/16, on port 53 where that is permitted), off, or an
     /// address. Sandboxes are sent there if the port is 53.
     #[arg(long, value_name = "auto|off|HOST:PORT", default_value = "auto")]
@@ -282,6 +287,7 @@ impl Agent {
         config.taints.clone_from(&self.taints);
         config.pods_max = self.pods_max.unwrap_or(pods_max);
         config.heartbeat_ms = self.heartbeat.unwrap_or(config.heartbeat_ms);
+        config.shutdown_grace_ms = self.shutdown_grace_period.unwrap_or(config.shutdown_grace_ms);
         config.dns = self.dns.listen(&config.data_dir);
         config.service_proxy = self.service_proxy.into();
         config
@@ -305,20 +311,31 @@ pub(crate) async fn server(args: &Server) -> Result<(), (CliError, u8)> {
     })
 }
 
-/// Runs an agent until it is told to end.
+/// Runs an agent until it is told to end, or until its node is shut down.
 pub(crate) async fn agent(args: &Agent) -> Result<(), CliError> {
     start_log(args.log_format);
     tracing::info!(name = args.name(), cluster = args.cluster_id, "agent begins");
     let shutdown = until_told_to_end()?;
     let ran = match args.simulated {
         Some(count) => Box::pin(agent::run_simulated(args.config(), count, shutdown)).await,
-        None => Box::pin(agent::run(args.config(), shutdown)).await,
+        None => Box::pin(agent::run(args.config(), shutdown, until_power_fails()?)).await,
     };
     ran.map_err(|error| CliError::from(anyhow::Error::new(error)))
 }
 
+/// SIGPWR says that the machine is going down.
+fn until_power_fails() -> Result<impl Future<Output = ()>, CliError> {
+    let mut power = listen(SignalKind::from_raw(Signal::POWER.as_raw()))?;
+    Ok(async move {
+        power.recv().await;
+    })
+}
+
+fn listen(kind: SignalKind) -> Result<tokio::signal::unix::Signal, CliError> {
+    signal(kind).map_err(|error| CliError::refused(format!("listening for signals: {error}")))
+}
+
 fn until_told_to_end() -> Result<impl Future<Output = ()>, CliError> {
-    let listen = |kind| signal(kind).map_err(|error| CliError::refused(format!("listening for signals: {error}")));
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
     Ok(async move {

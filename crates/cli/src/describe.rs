@@ -251,10 +251,9 @@ fn show_set(set: &v1::StatefulSet) {
     field("Current revision", &status.current_revision);
     field("Update revision", &status.update_revision);
     let template = spec.template.and_then(|template| template.spec).unwrap_or_default();
-    section(
-        "Containers:",
-        template.containers.iter().map(|container| format!("{}: {}", container.name, container.image)),
-    );
+    let image = |container: &v1::Container| format!("{}: {}", container.name, container.image);
+    section("Init Containers:", template.init_containers.iter().map(image));
+    section("Containers:", template.containers.iter().map(image));
     let claim = |claim: &v1::PersistentVolumeClaim| {
         let name = claim.metadata.as_ref().map_or("", |metadata| &metadata.name);
         let spec = claim.spec.clone().unwrap_or_default();

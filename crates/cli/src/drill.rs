@@ -112,7 +112,7 @@ async fn mend(dir: &Path) -> Result<(), CliError> {
     let killed: BTreeSet<_> = faults
         .iter()
         .filter_map(|fault| match fault.kind {
-            FaultKind::Kill { target } => Some(target),
+            FaultKind::Kill { target } | FaultKind::Shutdown { target } => Some(target),
             FaultKind::Partition { .. } | FaultKind::Delay { .. } | FaultKind::Pause { .. } => None,
         })
         .collect();

@@ -288,6 +288,7 @@ fn fault_request(fault: &Fault) -> Result<Request, CliError> {
         }
         Fault::Heal { target } => Request::Heal { target: target.as_deref().map(process).transpose()? },
         Fault::Kill { target } => Request::Kill { target: process(target)? },
+        Fault::Shutdown { target } => Request::Shutdown { target: process(target)? },
         Fault::Restart { target, new_boot } => Request::Restart { target: process(target)?, new_boot: *new_boot },
         Fault::Pause { target, for_ms } => Request::Pause { target: process(target)?, for_ms: *for_ms },
         Fault::Resume { target } => Request::Resume { target: process(target)? },

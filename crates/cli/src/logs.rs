@@ -81,10 +81,14 @@ fn of_pod(pod: &v1::Pod, args: &Logs) -> Vec<Source> {
         pod: pod.metadata.as_ref().map(|metadata| metadata.name.clone()).unwrap_or_default(),
         container: container.to_owned(),
     };
-    let containers = || pod.spec.iter().flat_map(|spec| &spec.containers).map(|container| container.name.as_str());
+    let names = |of: fn(&v1::PodSpec) -> &Vec<v1::Container>| {
+        pod.spec.iter().flat_map(of).map(|container| container.name.as_str())
+    };
+    let (init, main) = (names(|spec| &spec.init_containers), names(|spec| &spec.containers));
     match (args.all_containers, args.container.as_str()) {
-        (true, _) => containers().map(source).collect(),
-        (false, "") => vec![source(containers().next().unwrap_or_default())],
+        // In the order in which they start.
+        (true, _) => init.chain(main).map(source).collect(),
+        (false, "") => vec![source(main.into_iter().next().unwrap_or_default())],
         (false, name) => vec![source(name)],
     }
 }

@@ -99,4 +99,5 @@ fn is_same_work(one: &Assignment, other: &Assignment) -> bool {
         && one.pods == other.pods
         && one.removals == other.removals
         && one.configs == other.configs
+        && one.is_shutting_down == other.is_shutting_down
 }

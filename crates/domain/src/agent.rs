@@ -12,8 +12,9 @@ use std::sync::Arc;
 pub enum FromAgent {
     /// The first message of a session.
     Register { node: NodeName, registration: Registration, running: Vec<Uid> },
-    /// The agent lives; `sent_at_ms` is its own clock, echoed.
-    Heartbeat { sent_at_ms: u64 },
+    /// The agent lives; `sent_at_ms` is its own clock, echoed. With `shutdown_within_ms`, its node is being shut down, and
+    /// its pods get at most this time to end.
+    Heartbeat { sent_at_ms: u64, shutdown_within_ms: Option<u64> },
     /// News, resent until acknowledged. `number` goes up.
     Report {
         number: u64,
@@ -54,6 +55,8 @@ pub struct Assignment {
     pub removals: Vec<VolumeRemoval>,
     /// The config maps and secrets that the pods refer to, as far as they are there.
     pub configs: Vec<AssignedConfig>,
+    /// It is known that the node is being shut down: what is not here now does not come any more.
+    pub is_shutting_down: bool,
 }
 
 /// A config map or a secret that pods refer to.

@@ -107,6 +107,8 @@ impl State {
             | Event::LeftoversEnded { .. }
             | Event::NodeCordoned { .. }
             | Event::NodeUncordoned { .. }
+            | Event::NodeShutdownBegan { .. }
+            | Event::NodeShutdownEnded { .. }
             | Event::NodeMarked { .. }
             | Event::NodeRemoved { .. } => self.apply_node(event),
             Event::ServersFounded { .. }

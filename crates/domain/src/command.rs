@@ -86,6 +86,8 @@ pub enum Command {
     },
     /// A node's lease and grace are over.
     NoteSilence { node: NodeName, incarnation: Incarnation, heard_at_ms: u64 },
+    /// An agent's word on whether its node is being shut down; with how long the pods may take, it is.
+    NoteShutdown { node: NodeName, incarnation: Incarnation, grace_ms: Option<u64> },
     /// Time passed.
     PassTime,
 

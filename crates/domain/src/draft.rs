@@ -209,6 +209,8 @@ pub fn touch_nodes(state: &State, batch: &Batch, nodes: &mut BTreeSet<NodeName>)
             Event::AttachmentRequested { node, .. }
             | Event::AttachmentReleased { node, .. }
             | Event::NodeRegistered { node, .. }
+            | Event::NodeShutdownBegan { node, .. }
+            | Event::NodeShutdownEnded { node }
             | Event::NodeRemoved { node } => {
                 nodes.insert(node.clone());
             }

@@ -148,6 +148,10 @@ pub enum Event {
     NodeCordoned { node: NodeName },
     /// New pods again.
     NodeUncordoned { node: NodeName },
+    /// Its agent says that it is being shut down: its pods end, and it gets no new ones.
+    NodeShutdownBegan { node: NodeName, grace_ms: u64 },
+    /// Its agent goes on.
+    NodeShutdownEnded { node: NodeName },
     /// The labels that people gave it, and its annotations, were changed as a whole.
     NodeMarked { node: NodeName, labels: Labels, annotations: Labels },
     /// It is not a member any more, by a person's word.
@@ -281,6 +285,8 @@ impl Event {
             | Self::LeftoversEnded { node, .. }
             | Self::NodeCordoned { node }
             | Self::NodeUncordoned { node }
+            | Self::NodeShutdownBegan { node, .. }
+            | Self::NodeShutdownEnded { node }
             | Self::NodeRemoved { node } => ("Node", cluster_wide(node.as_str())),
             Self::ServersFounded { .. } => ("Server", Key::default()),
             Self::ServerAdded { server, .. }

@@ -370,6 +370,8 @@ pub struct Node {
     pub own_labels: Labels,
     /// The boots that were proven to have ended, oldest first, at most [`ENDED_BOOTS_MAX`]: none of them comes back.
     pub ended_boots: Vec<BootId>,
+    /// Set while it is being shut down, and until it is heard to go on.
+    pub shutdown: Option<Shutdown>,
 }
 
 impl Node {
@@ -391,4 +393,15 @@ pub struct Unreachable {
     pub at_ms: u64,
     /// When it was last heard.
     pub heard_at_ms: u64,
+}
+
+/// That a node is being shut down, as its agent says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shutdown {
+    /// The revision that recorded it.
+    pub since: Revision,
+    /// When.
+    pub at_ms: u64,
+    /// How long its pods may take to end.
+    pub grace_ms: u64,
 }

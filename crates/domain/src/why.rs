@@ -111,9 +111,12 @@ fn explain_pod(state: &State, key: &Key, pod: &Pod) -> Explanation {
         return explain_hold(state, key, pod, hold);
     }
     if let Some(deletion) = &pod.deletion {
-        let node = pod.binding.as_ref().map(|b| b.node.to_string()).unwrap_or_default();
+        let node = pod.binding.as_ref().map(|b| b.node.clone()).unwrap_or_default();
+        let is_going = state.nodes.get(&node).is_some_and(|record| record.shutdown.is_some());
+        let because = if is_going { ", which is being shut down," } else { "" };
+        let time = seconds(deletion.grace_ms);
         return Explanation {
-            sentence: format!("pod {name} is stopping: node {node} has up to {} to end it", seconds(deletion.grace_ms)),
+            sentence: format!("pod {name} is stopping: node {node}{because} has up to {time} to end it"),
             blocking: Some(format!("node/{node}")),
             since_ms: Some(deletion.at_ms),
             ..Explanation::default()
@@ -296,27 +299,42 @@ fn explain_claim(state: &State, key: &Key) -> Option<Explanation> {
 fn explain_node(state: &State, name: &NodeName) -> Option<Explanation> {
     let node = state.nodes.get(name)?;
     let held = state.pods_on(name).filter(|(_, pod)| pod.hold.is_some()).map(|(key, _)| spoken(key));
-    Some(match &node.unreachable {
-        Some(unreachable) => Explanation {
+    let running = state.pods_on(name).count();
+    Some(match (&node.unreachable, &node.shutdown) {
+        (Some(unreachable), Some(_)) if running == 0 => Explanation {
+            sentence: format!("node {name} was shut down: all of its pods had ended, and nothing waits for it"),
+            since_ms: Some(unreachable.at_ms),
+            exits: vec![Exit::RestartNode(name.clone()), Exit::RemoveNode(name.clone())],
+            ..Explanation::default()
+        },
+        (None, Some(shutdown)) => Explanation {
+            sentence: format!(
+                "node {name} is being shut down: {running} pods have up to {} to end, and it gets no new ones",
+                seconds(shutdown.grace_ms)
+            ),
+            since_ms: Some(shutdown.at_ms),
+            ..Explanation::default()
+        },
+        (Some(unreachable), _) => Explanation {
             sentence: format!("node {name} is unreachable: its agent has not been heard for its lease and grace"),
             blocking: None,
             since_ms: Some(unreachable.at_ms),
             evidence: held.map(|pod| format!("pod {pod} is held on it")).collect(),
             exits: vec![Exit::Heal(name.clone()), Exit::RestartNode(name.clone()), Exit::RemoveNode(name.clone())],
         },
-        None if node.is_cordoned => Explanation {
+        (None, None) if node.is_cordoned => Explanation {
             sentence: format!("node {name} is Ready and cordoned: it gets no new pods"),
             exits: vec![Exit::Uncordon(name.clone())],
             ..Explanation::default()
         },
-        None if !node.leftovers.is_empty() => Explanation {
+        (None, None) if !node.leftovers.is_empty() => Explanation {
             sentence: format!(
                 "node {name} ends {} pods of a former assignment before it gets work",
                 node.leftovers.len()
             ),
             ..Explanation::default()
         },
-        None => Explanation { sentence: format!("node {name} is Ready"), ..Explanation::default() },
+        (None, None) => Explanation { sentence: format!("node {name} is Ready"), ..Explanation::default() },
     })
 }
 

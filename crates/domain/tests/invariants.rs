@@ -33,6 +33,7 @@ enum Step {
     Reboot { node: usize },
     RemoveNode { node: usize },
     Cordon { node: usize, is_cordoned: bool },
+    ShutDown { node: usize, is_going: bool },
     AgentsAct,
     PassTime { ms: u64 },
 }
@@ -86,7 +87,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => nodes.clone().prop_map(|node| Step::Heal { node }),
         1 => nodes.clone().prop_map(|node| Step::Reboot { node }),
         1 => nodes.clone().prop_map(|node| Step::RemoveNode { node }),
-        1 => (nodes, any::<bool>()).prop_map(|(node, is_cordoned)| Step::Cordon { node, is_cordoned }),
+        1 => (nodes.clone(), any::<bool>()).prop_map(|(node, is_cordoned)| Step::Cordon { node, is_cordoned }),
+        1 => (nodes, any::<bool>()).prop_map(|(node, is_going)| Step::ShutDown { node, is_going }),
         12 => Just(Step::AgentsAct),
         3 => (1..80_u64).prop_map(|ms| Step::PassTime { ms }),
     ]
@@ -200,7 +202,10 @@ impl World {
             }
             Event::PodBound { node, .. } => {
                 let record = &state.nodes[node];
-                let is_free = !record.is_cordoned && record.unreachable.is_none() && record.leftovers.is_empty();
+                let is_free = !record.is_cordoned
+                    && record.unreachable.is_none()
+                    && record.shutdown.is_none()
+                    && record.leftovers.is_empty();
                 assert!(is_free, "D49: {node} takes no pods");
             }
             Event::PodDeletionRequested { pod, uid, grace_ms, .. } => {
@@ -350,6 +355,15 @@ impl World {
         self.submit(Command::NoteSilence { node: node.into(), incarnation, heard_at_ms });
     }
 
+    /// What its agent would say, if it is heard.
+    fn note_shutdown(&mut self, node: &'static str, is_going: bool) {
+        let Some(record) = self.state().nodes.get(&NodeName::new(node)) else { return };
+        let incarnation = record.incarnation;
+        if !self.cut.contains(node) {
+            self.submit(Command::NoteShutdown { node: node.into(), incarnation, grace_ms: is_going.then_some(5_000) });
+        }
+    }
+
     fn heal(&mut self, node: &'static str) {
         if self.cut.remove(node) {
             self.register(node);
@@ -398,6 +412,7 @@ impl World {
             Step::RemoveNode { node } => self.submit(Command::RemoveNode { node: NODES[node].into() }),
             Step::Cordon { node, is_cordoned: true } => self.submit(Command::CordonNode { node: NODES[node].into() }),
             Step::Cordon { node, .. } => self.submit(Command::UncordonNode { node: NODES[node].into() }),
+            Step::ShutDown { node, is_going } => self.note_shutdown(NODES[node], is_going),
             Step::AgentsAct => self.agents_act(),
             Step::PassTime { ms } => {
                 self.now_ms += ms;
@@ -412,6 +427,7 @@ impl World {
         for node in NODES {
             self.heal(node);
             self.submit(Command::UncordonNode { node: node.into() });
+            self.note_shutdown(node, false);
         }
         for round in 0.. {
             let before = self.state().revision;

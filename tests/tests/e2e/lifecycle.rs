@@ -1,6 +1,6 @@
 //! The turns of a pod's life: init containers, sidecars, hooks and startup probes, with real processes.
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, Follower};
 use crate::sandbox::sandboxes;
 
 /// Every turn leaves a line in the scratch volume, which the sidecar keeps saying.
@@ -20,7 +20,7 @@ spec:
       initContainers:
       - name: twice
         image: busybox
-        command: [sh, -c, 'cd ${HOLDFAST_MOUNT_SCRATCH}; echo init >> turns; test $(grep -c init turns) = 2']
+        command: [sh, -c, 'cd ${HOLDFAST_MOUNT_SCRATCH}; echo init >> turns; echo tried; test $(grep -c init turns) = 2']
         volumeMounts: [{name: scratch, mountPath: /scratch}]
       - name: beside
         image: busybox
@@ -28,7 +28,7 @@ spec:
         command:
         - sh
         - -c
-        - 'cd ${HOLDFAST_MOUNT_SCRATCH}; echo beside >> turns; trap \"echo last; cat turns; exit 0\" TERM; while :; do sleep 0.1; done'
+        - 'cd ${HOLDFAST_MOUNT_SCRATCH}; echo beside >> turns; trap \"echo last; cat turns; exit 0\" TERM; while :; do echo here; sleep 0.1; done'
         volumeMounts: [{name: scratch, mountPath: /scratch}]
       containers:
       - name: main
@@ -58,6 +58,18 @@ fn a_pod_takes_its_turns(cluster: &Cluster) {
     let described = cluster.ok(&["describe", "pod", "turns-0"]);
     assert!(described.contains("Init Containers:"), "{described}");
 
+    assert!(cluster.ok(&["describe", "sts", "turns"]).contains("twice: busybox"));
+    assert_eq!(cluster.ok(&["logs", "turns-0", "-c", "twice"]), "tried\n", "an init container's last run");
+    let all = cluster.ok(&["logs", "turns-0", "--all-containers", "--prefix"]);
+    assert!(
+        all.starts_with("[pod/turns-0/twice] tried\n[pod/turns-0/beside] here\n"),
+        "in the order of their starts: {all}"
+    );
+    assert!(cluster.refused(&["attach", "turns-0", "-c", "nobody"]).contains("has no container nobody"));
+    let attached = Follower::start(cluster, &["attach", "turns-0", "-c", "beside"]);
+    attached.expect("here");
+    drop(attached);
+
     // The sidecar ends last, and says what the others have written.
     let follow = cluster
         .command(&["logs", "turns-0", "-c", "beside", "-f"])
@@ -67,7 +79,7 @@ fn a_pod_takes_its_turns(cluster: &Cluster) {
     cluster.ok(&["delete", "pod", "turns-0"]);
     let said = follow.wait_with_output().expect("it ends with the container");
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    let turns: Vec<&str> = said.lines().filter(|line| !line.is_empty()).collect();
+    let turns: Vec<&str> = said.lines().filter(|line| !line.is_empty() && *line != "here").collect();
     assert_eq!(turns, ["last", "init", "init", "beside", "main", "hooked", "parting", "asked"], "{said}");
 }
 

@@ -65,6 +65,33 @@ fn pods_survive_the_death_of_their_agent_and_are_adopted() {
     assert!(cluster.refused(&["fault", "restart", "s1", "--new-boot"]).contains("only nodes have boots"));
 }
 
+/// `semantics A11-166`.
+#[test]
+fn a_node_that_is_shut_down_hands_its_pod_and_its_data_over_and_nothing_is_held() {
+    let cluster = writing();
+    let before = life(&cluster, "web-1");
+    let node = cluster.node_of("web-1");
+    let revision = cluster.revision();
+    assert!(cluster.refused(&["fault", "shutdown", "s1"]).contains("only nodes are shut down"));
+    cluster.ok(&["fault", "shutdown", &node]);
+    cluster.wait("another node has the pod", || cluster.is_ready("web-1") && cluster.uid("web-1") != before.0);
+    assert!(!procs::is_running(before.1));
+    assert_ne!(cluster.node_of("web-1"), node);
+    cluster.wait_written("data-web-1", &cluster.uid("web-1"));
+    assert!(cluster.written("data-web-1").contains(&before.0), "the data went with it");
+    cluster.wait("the agent has ended, too", || cluster.ok(&["why", "node", &node]).contains("was shut down"));
+    let events = cluster.events_since(revision);
+    let sorts = ["NodeShutdownBegan", "PodHeld", "NodeUnreachable"];
+    let happened = what_happened(&events, &sorts);
+    assert_eq!(happened, [("NodeShutdownBegan", node.as_str()), ("NodeUnreachable", node.as_str())], "nothing is held");
+
+    cluster.ok(&["fault", "restart", &node, "--new-boot"]);
+    cluster.ok(&["wait", &format!("node/{node}"), "--for=condition=Ready", "--timeout=60s"]);
+    cluster.ok(&["cordon", &cluster.node_of("web-1")]);
+    cluster.ok(&["delete", "pod", "web-1"]);
+    cluster.wait("the node takes pods again", || cluster.is_ready("web-1") && cluster.node_of("web-1") == node);
+}
+
 #[test]
 fn links_break_one_way_and_between_servers_and_nothing_is_moved() {
     let cluster = writing();

@@ -11,7 +11,7 @@ use domain::id::Key;
 use domain::names::{Endpoint, NamedService, NamesUpdate};
 use domain::object::{
     Attachment, Binding, Budget, Claim, Class, ContainerStatus, Deletion, Hold, Meta, Node, Phase, Pod, PodClaim,
-    PodStatus, Server, Service, Set, TemplateRevision, Unplaced, Unreachable, Volume, VolumePhase,
+    PodStatus, Server, Service, Set, Shutdown, TemplateRevision, Unplaced, Unreachable, Volume, VolumePhase,
 };
 use domain::security::{ContainerSecurity, PodSecurity};
 use domain::spec::{
@@ -92,6 +92,8 @@ variants! {
         106: NodeUncordoned { 1: node },
         107: NodeRemoved { 1: node },
         108: NodeMarked { 1: node, 2: labels, 3: annotations },
+        109: NodeShutdownBegan { 1: node, 2: grace_ms },
+        110: NodeShutdownEnded { 1: node },
 
         120: ServersFounded { 1: servers },
         121: ServerAdded { 1: server, 2: address },
@@ -141,6 +143,7 @@ variants! {
         61: Report { 1: node, 2: incarnation, 3: reports, 4: ended, 5: removed_volumes },
         62: NoteSilence { 1: node, 2: incarnation, 3: heard_at_ms },
         63: PassTime,
+        64: NoteShutdown { 1: node, 2: incarnation, 3: grace_ms },
 
         70: FoundServers { 1: servers },
         71: AddServer { 1: server, 2: address },
@@ -151,7 +154,7 @@ variants! {
 
     FromAgent {
         1: Register { 1: node, 2: registration, 3: running },
-        2: Heartbeat { 1: sent_at_ms },
+        2: Heartbeat { 1: sent_at_ms, 2: shutdown_within_ms },
         3: Report { 1: number, 2: incarnation, 3: pods, 4: ended, 5: removed_volumes },
     }
 
@@ -277,14 +280,15 @@ record! {
     Node {
         1: meta, 2: incarnation, 3: boot_id, 4: machine_id, 5: capacity, 6: reserved, 7: pod_count, 8: pods_max,
         9: taints, 10: is_cordoned, 11: unreachable, 12: leftovers, 13: info, 14: own_labels,
-        15: ended_boots,
+        15: ended_boots, 16: shutdown,
     }
     Unreachable { 1: since, 2: at_ms, 3: heard_at_ms }
+    Shutdown { 1: since, 2: at_ms, 3: grace_ms }
 }
 
 // What agents are told.
 record! {
-    Assignment { 1: revision, 2: incarnation, 3: pods, 4: removals, 5: configs }
+    Assignment { 1: revision, 2: incarnation, 3: pods, 4: removals, 5: configs, 6: is_shutting_down }
     AssignedConfig { 1: kind, 2: config, 3: spec }
     AssignedPod {
         1: pod, 2: uid, 3: uid_text, 4: ordinal, 5: set, 6: address, 7: service_name, 8: labels, 9: template,

@@ -63,28 +63,19 @@ pub fn sentence(event: &Event) -> String {
         | Event::RolloutCompleted { .. }
         | Event::RevisionForgotten { .. } => set_sentence(&name, event),
 
-        Event::PodCreated { revision, .. } => format!("pod {name} was made at revision {revision}"),
-        Event::PodBound { node, address, .. } => {
-            format!("pod {name} goes to node {node} at {}", address_text(*address))
-        }
-        Event::PodUnplaced { why, .. } => format!("pod {name} cannot be placed: {}", unplaced_message(why)),
-        Event::PodReported { status, .. } => report_sentence(&name, status),
-        Event::PodBecameAvailable { .. } => format!("pod {name} has been ready long enough to count as available"),
-        Event::PodBecameUnavailable { .. } => {
-            format!("pod {name} has not been ready long enough for what its set asks now")
-        }
-        Event::PodDeletionRequested { grace_ms, is_forced, .. } => {
-            let by_force = if *is_forced { " by force" } else { "" };
-            format!("pod {name} is to stop{by_force} within {} s", grace_ms / 1000)
-        }
-        Event::PodRemoved { cause, .. } => format!("pod {name} is gone: {}", cause_sentence(cause)),
-        Event::PodHeld { node, .. } => {
-            format!("pod {name} is held: node {node} is unreachable, and the pod is not replaced before an exit")
-        }
-        Event::PodResumed { .. } => format!("pod {name} goes on: its node is back with the same boot"),
-        Event::PodOrphaned { .. } => format!("pod {name} lost its set and runs on"),
-        Event::PodAdopted { revision, .. } => format!("pod {name} was taken over by its set at revision {revision}"),
-        Event::PodMarked { .. } => format!("pod {name} has other labels or annotations"),
+        Event::PodCreated { .. }
+        | Event::PodBound { .. }
+        | Event::PodUnplaced { .. }
+        | Event::PodReported { .. }
+        | Event::PodBecameAvailable { .. }
+        | Event::PodBecameUnavailable { .. }
+        | Event::PodDeletionRequested { .. }
+        | Event::PodRemoved { .. }
+        | Event::PodHeld { .. }
+        | Event::PodResumed { .. }
+        | Event::PodOrphaned { .. }
+        | Event::PodAdopted { .. }
+        | Event::PodMarked { .. } => pod_sentence(&name, event),
 
         Event::ClaimCreated { .. }
         | Event::ClaimUpdated { .. }
@@ -118,6 +109,8 @@ pub fn sentence(event: &Event) -> String {
         | Event::LeftoversEnded { .. }
         | Event::NodeCordoned { .. }
         | Event::NodeUncordoned { .. }
+        | Event::NodeShutdownBegan { .. }
+        | Event::NodeShutdownEnded { .. }
         | Event::NodeMarked { .. }
         | Event::NodeRemoved { .. } => node_sentence(&name, event),
     }
@@ -135,6 +128,34 @@ fn set_sentence(name: &str, event: &Event) -> String {
         Event::RolloutCompleted { revision, .. } => format!("every pod of set {name} is at revision {revision}"),
         Event::RevisionForgotten { revision, .. } => format!("set {name} forgot its unused revision {revision}"),
         _ => unreachable!("sentence sends only events of sets here"),
+    }
+}
+
+fn pod_sentence(name: &str, event: &Event) -> String {
+    match event {
+        Event::PodCreated { revision, .. } => format!("pod {name} was made at revision {revision}"),
+        Event::PodBound { node, address, .. } => {
+            format!("pod {name} goes to node {node} at {}", address_text(*address))
+        }
+        Event::PodUnplaced { why, .. } => format!("pod {name} cannot be placed: {}", unplaced_message(why)),
+        Event::PodReported { status, .. } => report_sentence(name, status),
+        Event::PodBecameAvailable { .. } => format!("pod {name} has been ready long enough to count as available"),
+        Event::PodBecameUnavailable { .. } => {
+            format!("pod {name} has not been ready long enough for what its set asks now")
+        }
+        Event::PodDeletionRequested { grace_ms, is_forced, .. } => {
+            let by_force = if *is_forced { " by force" } else { "" };
+            format!("pod {name} is to stop{by_force} within {} s", grace_ms / 1000)
+        }
+        Event::PodRemoved { cause, .. } => format!("pod {name} is gone: {}", cause_sentence(cause)),
+        Event::PodHeld { node, .. } => {
+            format!("pod {name} is held: node {node} is unreachable, and the pod is not replaced before an exit")
+        }
+        Event::PodResumed { .. } => format!("pod {name} goes on: its node is back with the same boot"),
+        Event::PodOrphaned { .. } => format!("pod {name} lost its set and runs on"),
+        Event::PodAdopted { revision, .. } => format!("pod {name} was taken over by its set at revision {revision}"),
+        Event::PodMarked { .. } => format!("pod {name} has other labels or annotations"),
+        _ => unreachable!("sentence sends only events of pods here"),
     }
 }
 
@@ -185,6 +206,10 @@ fn node_sentence(name: &str, event: &Event) -> String {
         Event::LeftoversEnded { ended, .. } => format!("node {name} ended {} former pods", ended.len()),
         Event::NodeCordoned { .. } => format!("node {name} is cordoned: it gets no new pods"),
         Event::NodeUncordoned { .. } => format!("node {name} gets new pods again"),
+        Event::NodeShutdownBegan { grace_ms, .. } => {
+            format!("node {name} is being shut down: its pods end within {} s", grace_ms / 1000)
+        }
+        Event::NodeShutdownEnded { .. } => format!("node {name} is not shut down: it goes on"),
         Event::NodeMarked { .. } => format!("node {name} has other labels or annotations"),
         Event::NodeRemoved { .. } => format!("node {name} was removed by a person's word"),
         _ => unreachable!("sentence sends only events of nodes here"),
@@ -247,6 +272,7 @@ fn details(event: &Event) -> BTreeMap<String, String> {
             ("machineId", registration.machine_id.to_string()),
         ],
         Event::NodeUnreachable { heard_at_ms, .. } => vec![("heardAtMs", heard_at_ms.to_string())],
+        Event::NodeShutdownBegan { grace_ms, .. } => vec![("graceMs", grace_ms.to_string())],
         Event::NodeReturned { leftovers, .. } => vec![("leftovers", leftovers.len().to_string())],
         Event::LeftoversEnded { ended, .. } => vec![("ended", ended.len().to_string())],
         Event::ServersFounded { .. }
@@ -278,6 +304,7 @@ fn details(event: &Event) -> BTreeMap<String, String> {
         | Event::NodeUpdated { .. }
         | Event::NodeCordoned { .. }
         | Event::NodeUncordoned { .. }
+        | Event::NodeShutdownEnded { .. }
         | Event::NodeRemoved { .. } => Vec::new(),
     };
     pairs.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value)).collect()

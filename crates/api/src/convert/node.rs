@@ -38,7 +38,9 @@ fn taints(node: &Node) -> Vec<v1::Taint> {
     // Never NoExecute: an unreachable node's pods are held, and no time evicts them.
     let silence =
         node.unreachable.as_ref().map(|silence| ours("node.kubernetes.io/unreachable", format_ms(silence.at_ms)));
-    own.chain(cordon).chain(silence).collect()
+    let shutdown =
+        node.shutdown.as_ref().map(|shutdown| ours("node.kubernetes.io/not-ready", format_ms(shutdown.at_ms)));
+    own.chain(cordon).chain(silence).chain(shutdown).collect()
 }
 
 fn status(name: &NodeName, node: &Node) -> v1::NodeStatus {
@@ -84,13 +86,20 @@ fn features(node: &Node) -> BTreeMap<String, String> {
 
 fn ready_condition(node: &Node) -> v1::Condition {
     let Some(silence) = &node.unreachable else {
+        if let Some(shutdown) = &node.shutdown {
+            let message = "node is shutting down: its pods end, and it gets no new ones";
+            return condition("Ready", "False", shutdown.at_ms, "NodeShutdown", message);
+        }
         let message = match node.leftovers.len() {
             0 => "the agent is heard".to_owned(),
             count => format!("the agent is heard, and ends {count} pods that are not its own any more"),
         };
         return condition("Ready", "True", node.meta.created_at_ms, "AgentReady", &message);
     };
-    let message = "the agent has not been heard for its lease and grace; the node's pods are held";
+    let message = match &node.shutdown {
+        Some(_) => "the node was shut down, and its agent has not been heard since",
+        None => "the agent has not been heard for its lease and grace; the node's pods are held",
+    };
     let ready = condition("Ready", "Unknown", silence.at_ms, "NodeUnreachable", message);
     v1::Condition { last_heartbeat_time: format_ms(silence.heard_at_ms), ..ready }
 }

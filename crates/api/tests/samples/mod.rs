@@ -463,6 +463,8 @@ fn node_events() -> Vec<Event> {
         Event::LeftoversEnded { node: node.clone(), ended: vec![Uid(3)] },
         Event::NodeCordoned { node: node.clone() },
         Event::NodeUncordoned { node: node.clone() },
+        Event::NodeShutdownBegan { node: node.clone(), grace_ms: 30_000 },
+        Event::NodeShutdownEnded { node: node.clone() },
         Event::NodeMarked {
             node: node.clone(),
             labels: labels(&[("rack", "r1")]),
@@ -551,7 +553,9 @@ pub(crate) fn commands() -> Vec<Command> {
             ended: vec![Uid(0), Uid(1)],
             removed_volumes: vec!["pv-1".into()],
         },
-        Command::NoteSilence { node, incarnation: Incarnation(2), heard_at_ms: 5 },
+        Command::NoteSilence { node: node.clone(), incarnation: Incarnation(2), heard_at_ms: 5 },
+        Command::NoteShutdown { node: node.clone(), incarnation: Incarnation(2), grace_ms: Some(0) },
+        Command::NoteShutdown { node, incarnation: Incarnation(2), grace_ms: None },
         Command::PassTime,
         Command::FoundServers { servers: vec![ServerId(1), ServerId(2)] },
         Command::AddServer { server: Some(ServerId(0)), address: "10.0.0.4:7000".into() },
@@ -565,7 +569,8 @@ pub(crate) fn commands() -> Vec<Command> {
 pub(crate) fn from_agents() -> Vec<FromAgent> {
     vec![
         FromAgent::Register { node: "n1".into(), registration: registration(), running: vec![Uid(1), Uid(2)] },
-        FromAgent::Heartbeat { sent_at_ms: 9 },
+        FromAgent::Heartbeat { sent_at_ms: 9, shutdown_within_ms: None },
+        FromAgent::Heartbeat { sent_at_ms: 9, shutdown_within_ms: Some(30_000) },
         FromAgent::Report {
             number: 3,
             incarnation: Incarnation(2),
@@ -620,6 +625,7 @@ fn assignment() -> Assignment {
         pods: vec![assigned],
         removals: vec![removal],
         configs: vec![config],
+        is_shutting_down: true,
     }
 }
 

@@ -78,6 +78,11 @@ pub enum Request {
         /// Which.
         target: ProcessName,
     },
+    /// Tells a node's agent that its machine is going down; it ends its pods, and then itself.
+    Shutdown {
+        /// Which.
+        target: ProcessName,
+    },
     /// Starts the server or agent (again).
     Restart {
         /// Which.

@@ -56,6 +56,11 @@ pub enum FaultKind {
         /// Which process.
         target: ProcessName,
     },
+    /// The node was told that its machine is going down, and not started again yet.
+    Shutdown {
+        /// Which node.
+        target: ProcessName,
+    },
 }
 
 impl FaultKind {
@@ -65,7 +70,8 @@ impl FaultKind {
             Self::Partition { target, .. }
             | Self::Delay { target, .. }
             | Self::Pause { target }
-            | Self::Kill { target } => *target,
+            | Self::Kill { target }
+            | Self::Shutdown { target } => *target,
         }
     }
 
@@ -73,7 +79,7 @@ impl FaultKind {
     pub fn is_on_links(&self) -> bool {
         match self {
             Self::Partition { .. } | Self::Delay { .. } => true,
-            Self::Pause { .. } | Self::Kill { .. } => false,
+            Self::Pause { .. } | Self::Kill { .. } | Self::Shutdown { .. } => false,
         }
     }
 }
@@ -83,6 +89,7 @@ impl fmt::Display for FaultKind {
         let (target, from, direction) = match self {
             Self::Pause { target } => return write!(f, "{target} is paused"),
             Self::Kill { target } => return write!(f, "{target} is killed"),
+            Self::Shutdown { target } => return write!(f, "{target} is shut down"),
             Self::Partition { target, from, direction } => {
                 write!(f, "{target} is partitioned")?;
                 (target, from, direction)
@@ -167,7 +174,7 @@ impl Faults {
                 FaultKind::Delay { target, from, direction, delay_ms } => {
                     (*target, from, *direction, Conduct { is_cut: false, delay_ms: *delay_ms })
                 }
-                FaultKind::Pause { .. } | FaultKind::Kill { .. } => continue,
+                FaultKind::Pause { .. } | FaultKind::Kill { .. } | FaultKind::Shutdown { .. } => continue,
             };
             let is_meant = |other| others.is_empty() || others.contains(&other);
             let (hits_out, hits_in) = match direction {

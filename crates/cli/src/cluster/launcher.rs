@@ -173,6 +173,7 @@ impl Launcher {
             }
             Request::Heal { target } => self.on_heal(target)?,
             Request::Kill { target } => self.on_kill(target).await?,
+            Request::Shutdown { target } => self.on_shutdown(target)?,
             Request::Restart { target, new_boot } => self.on_restart(target, new_boot).await?,
             Request::Pause { target, for_ms } => self.on_pause(target, for_ms)?,
             Request::Resume { target } => self.on_resume(target)?,
@@ -230,6 +231,20 @@ impl Launcher {
         self.running(target)?;
         self.kill(target).await?;
         Ok(self.begin(FaultKind::Kill { target }, None))
+    }
+
+    /// Waits for nothing: the agent ends by itself when its pods have.
+    fn on_shutdown(&mut self, target: ProcessName) -> anyhow::Result<String> {
+        let process = self.running(target)?;
+        if matches!(target, ProcessName::Server(_)) {
+            return Err(Refused::new(format!(
+                "{target} is a server: only nodes are shut down, and their pods with them"
+            ))
+            .hint(format!("holdfast fault kill {target}"))
+            .into());
+        }
+        process.signal(Signal::POWER).with_context(|| format!("shutting {target} down"))?;
+        Ok(self.begin(FaultKind::Shutdown { target }, None))
     }
 
     async fn on_restart(&mut self, target: ProcessName, new_boot: bool) -> anyhow::Result<String> {

@@ -27,13 +27,14 @@ impl Control {
                 let request = agent_request(&node, command);
                 self.on_call(Waiter::Register { session, node }, request);
             }
-            FromAgent::Heartbeat { sent_at_ms } => {
+            FromAgent::Heartbeat { sent_at_ms, shutdown_within_ms } => {
                 let Some(node) = self.sessions.node(session).cloned() else { return };
                 if let Some(leader) = &mut self.leader {
                     leader.leases.hear(&node, self.at);
                 }
                 let answer = Ok(crate::Reply { revision: self.state.revision, changed: false });
                 self.answer_confirmed(Waiter::Heartbeat { session, sent_at_ms }, answer);
+                self.note_shutdown(node, shutdown_within_ms);
             }
             FromAgent::Report { number, incarnation, pods, ended, removed_volumes } => {
                 let Some(node) = self.sessions.node(session).cloned() else {
@@ -44,6 +45,17 @@ impl Control {
                     Command::Report { node: node.clone(), incarnation, reports: pods, ended, removed_volumes };
                 self.on_call(Waiter::Report { session, number }, agent_request(&node, command));
             }
+        }
+    }
+
+    /// Each heartbeat says whether the node is being shut down: only what is news is decided.
+    fn note_shutdown(&mut self, node: NodeName, grace_ms: Option<u64>) {
+        let draft = self.leader.as_ref().and_then(|leader| leader.draft());
+        let Some(record) = draft.and_then(|state| state.nodes.get(&node)) else { return };
+        if record.shutdown.is_some() != grace_ms.is_some() {
+            let incarnation = record.incarnation;
+            let command = Command::NoteShutdown { node: node.clone(), incarnation, grace_ms };
+            self.on_call(Waiter::Nobody, agent_request(&node, command));
         }
     }
 

@@ -141,7 +141,7 @@ fn a_silent_node_becomes_unreachable_and_its_pod_is_held() {
     });
 
     for round in 0..40 {
-        world.say(leader, session, FromAgent::Heartbeat { sent_at_ms: round });
+        world.say(leader, session, heartbeat(round, None));
         world.steps(2);
     }
     assert!(world.frames(session).contains(&ToAgent::HeartbeatAcked { sent_at_ms: 7 }));
@@ -161,6 +161,37 @@ fn a_silent_node_becomes_unreachable_and_its_pod_is_held() {
     });
     let back = &world.control(leader).state().pods[&pod];
     assert!(back.hold.is_none() && back.meta.uid == uid, "the same pod goes on");
+}
+
+const fn heartbeat(sent_at_ms: u64, shutdown_within_ms: Option<u64>) -> FromAgent {
+    FromAgent::Heartbeat { sent_at_ms, shutdown_within_ms }
+}
+
+/// `semantics A11-166`.
+#[test]
+fn a_heartbeat_says_that_the_node_is_being_shut_down_and_the_next_that_it_is_not() {
+    let mut world = World::new(1);
+    let leader = world.elect();
+    let session = world.register(leader, "n1", "boot-1");
+    let applied = world.call(leader, request("r1", apply_set("web", 1)));
+    let is_told = |world: &World, work: fn(&domain::agent::Assignment) -> bool| {
+        world.frames(session).iter().any(|frame| matches!(frame, ToAgent::Assign(assigned) if work(assigned)))
+    };
+    world.run_until("the pod is assigned", |world| {
+        world.has_answer(leader, applied) && is_told(world, |work| work.pods.len() == 1)
+    });
+    world.say(leader, session, heartbeat(1, Some(7_000)));
+    world.run_until("the agent hears that this is known, and that the pod is to stop", |world| {
+        is_told(world, |work| work.is_shutting_down && work.pods.iter().all(|pod| pod.stop_within_ms == Some(7_000)))
+    });
+    let revision = world.control(leader).state().revision;
+    world.say(leader, session, heartbeat(2, Some(7_000)));
+    world.steps(10);
+    assert_eq!(world.control(leader).state().revision, revision, "said twice, it is no news");
+    world.say(leader, session, heartbeat(3, None));
+    world.run_until("the node goes on", |world| {
+        world.control(leader).state().nodes[&NodeName::new("n1")].shutdown.is_none()
+    });
 }
 
 #[test]
@@ -190,7 +221,7 @@ fn a_server_that_slept_does_not_blame_the_nodes() {
     });
     world.sleep(60_000);
     world.steps(10);
-    world.say(leader, session, FromAgent::Heartbeat { sent_at_ms: 1 });
+    world.say(leader, session, heartbeat(1, None));
     world.steps(10);
     assert!(world.control(leader).state().nodes[&NodeName::new("n1")].unreachable.is_none());
 }

@@ -4,7 +4,7 @@
 use crate::config::Config;
 use crate::event::{Event, Registration};
 use crate::id::{Incarnation, NodeName, ServerId};
-use crate::object::{Budget, Class, ENDED_BOOTS_MAX, Node, Server, Service, Unreachable};
+use crate::object::{Budget, Class, ENDED_BOOTS_MAX, Node, Server, Service, Shutdown, Unreachable};
 use crate::spec::Labels;
 use crate::state::{State, load};
 use std::sync::Arc;
@@ -85,6 +85,11 @@ impl State {
             }
             Event::NodeCordoned { node } => self.node_mut(node, |n| n.is_cordoned = true),
             Event::NodeUncordoned { node } => self.node_mut(node, |n| n.is_cordoned = false),
+            Event::NodeShutdownBegan { node, grace_ms } => {
+                let (since, at_ms) = (self.revision, self.at_ms);
+                self.node_mut(node, |n| n.shutdown = Some(Shutdown { since, at_ms, grace_ms: *grace_ms }));
+            }
+            Event::NodeShutdownEnded { node } => self.node_mut(node, |n| n.shutdown = None),
             Event::NodeMarked { node, labels, annotations } => self.node_mut(node, |n| {
                 n.meta.labels.retain(|label, _| !n.own_labels.contains_key(label));
                 n.meta.labels.extend(labels.clone());

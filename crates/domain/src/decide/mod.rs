@@ -72,6 +72,9 @@ pub(crate) fn decide(state: &State, request: &Request, _at_ms: u64) -> Decision 
         Command::NoteSilence { node, incarnation, heard_at_ms } => {
             Ok(node::note_silence(state, node, *incarnation, *heard_at_ms))
         }
+        Command::NoteShutdown { node, incarnation, grace_ms } => {
+            node::note_shutdown(state, node, *incarnation, *grace_ms)
+        }
         Command::FoundServers { servers } => Ok(server::found(state, servers)),
         Command::AddServer { server, address } => server::add(state, *server, address),
         Command::PromoteServer { server } => server::promote(state, *server),
@@ -136,6 +139,7 @@ fn target(state: &State, command: &Command) -> Option<(&'static str, String, Opt
         | Command::RegisterNode { .. }
         | Command::Report { .. }
         | Command::NoteSilence { .. }
+        | Command::NoteShutdown { .. }
         | Command::PassTime
         | Command::FoundServers { .. }
         | Command::AddServer { .. }

@@ -1,6 +1,6 @@
 //! What people and agents may say about nodes: the refusal's evidence and two of its exits are here.
 
-use super::{Decision, not_found, removal, removal_of_all};
+use super::{Decision, not_found, pod, removal, removal_of_all};
 use crate::command::{PodReport, Rejection};
 use crate::event::{Event, Registration, RemovalCause};
 use crate::id::{Incarnation, Name, NodeName, Uid, VolumeName};
@@ -137,6 +137,31 @@ pub(super) fn note_silence(state: &State, name: &NodeName, incarnation: Incarnat
         events.extend(ends.filter(|end| matches!(end, Event::AttachmentReleased { .. })));
     }
     events
+}
+
+/// A node that is shut down in good order (semantics A11-166): what runs on it ends as by any other deletion, so its agent's
+/// word releases it, and nothing is held when the node falls silent. Budgets are not asked: the machine goes either way.
+pub(super) fn note_shutdown(
+    state: &State,
+    name: &NodeName,
+    incarnation: Incarnation,
+    grace_ms: Option<u64>,
+) -> Decision {
+    let Some(node) = state.nodes.get(name).filter(|node| node.incarnation == incarnation) else {
+        return Ok(Vec::new());
+    };
+    let node_name = name.clone();
+    match (grace_ms, &node.shutdown) {
+        (Some(grace_ms), None) => {
+            let mut events = vec![Event::NodeShutdownBegan { node: node_name, grace_ms }];
+            for (key, pod) in state.pods_on(name) {
+                events.extend(pod::delete(state, key, Some(pod.template.grace_ms.min(grace_ms)), false, None)?);
+            }
+            Ok(events)
+        }
+        (None, Some(_)) => Ok(vec![Event::NodeShutdownEnded { node: node_name }]),
+        (Some(_), Some(_)) | (None, None) => Ok(Vec::new()),
+    }
 }
 
 pub(super) fn report(

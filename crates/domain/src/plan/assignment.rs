@@ -24,7 +24,14 @@ pub fn assignment(state: &State, node: &NodeName) -> Option<Assignment> {
         .map(|(name, volume)| removal(name, volume))
         .collect();
     let configs = configs(state, &pods);
-    Some(Assignment { revision: state.revision, incarnation: record.incarnation, pods, removals, configs })
+    Some(Assignment {
+        revision: state.revision,
+        incarnation: record.incarnation,
+        pods,
+        removals,
+        configs,
+        is_shutting_down: record.shutdown.is_some(),
+    })
 }
 
 /// What the pods refer to, as far as it is there.

@@ -129,6 +129,9 @@ impl<'a> Search<'a> {
         if node.is_cordoned && !is_on(Mutant::CordonIgnored) {
             return Some("node is unschedulable".into());
         }
+        if node.shutdown.is_some() {
+            return Some("node is being shut down".into());
+        }
         if !node.leftovers.is_empty() && !is_on(Mutant::WorkDespiteLeftovers) {
             return Some("node still ends pods of a former assignment".into());
         }

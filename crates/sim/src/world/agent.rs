@@ -250,6 +250,8 @@ impl World<'_> {
             }
             Output::KillPod { uid } | Output::CleanPod { uid } => self.hand(node, uid, Deed::Clean),
             Output::RemoveVolume(removal) => self.begin_removal(node, removal),
+            // No simulated machine goes down in good order yet.
+            Output::End => {}
         }
     }
 
