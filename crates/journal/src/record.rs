@@ -114,8 +114,8 @@ pub(crate) fn decode(bytes: &[u8], offset: usize) -> Result<Record<'_>, Invalid>
     let Some(body) = bytes.get(body_at..end) else {
         return Err(Invalid::Unwritten);
     };
-    let payload = &body[..len];
-    if !body.ends_with(&MARK) || crc32fast::hash(payload) != body_crc {
+    let (payload, padding) = body[..body.len() - MARK.len()].split_at(len);
+    if !body.ends_with(&MARK) || crc32fast::hash(payload) != body_crc || padding.iter().any(|&byte| byte != 0) {
         let invalid = invalid(bytes, body_at, end);
         let is_accepted = match invalid {
             Invalid::Unwritten => is_on(Mutant::TornTailAccepted),

@@ -143,13 +143,18 @@ fn lost_sector_before_a_record_that_proves_it_was_synced_is_refused() {
 
 #[test]
 fn flipped_bit_anywhere_in_the_last_record_is_refused() {
-    let disk = filled(3);
-    let name = &segments(&disk)[0];
-    let body = find(&disk, name, &payload(3));
-    for offset in body - 32..body + payload(3).len() as u64 {
-        let damaged = disk.fork();
-        damaged.flip_bit(name, offset);
-        assert!(matches!(refusal(&damaged), JournalError::Damaged { seq: Seq(3), .. }), "byte {offset}");
+    // With an end mark of four bytes at a multiple of eight: the third record has no padding, the fourth has seven bytes.
+    for last in [3, 4] {
+        let disk = filled(last);
+        let name = &segments(&disk)[0];
+        let body = find(&disk, name, &payload(last));
+        let end = (body + payload(last).len() as u64 + 4).next_multiple_of(8);
+        for offset in body - 32..end {
+            let damaged = disk.fork();
+            damaged.flip_bit(name, offset);
+            let error = refusal(&damaged);
+            assert!(matches!(error, JournalError::Damaged { seq, .. } if seq == Seq(last)), "byte {offset}");
+        }
     }
 }
 
