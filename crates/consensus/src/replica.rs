@@ -47,6 +47,8 @@ pub struct Replica {
     ticks_since_start: u64,
     /// Set while a lost leader is to be followed by another: the ticks until this member asks for votes.
     succession_ticks: Option<u64>,
+    /// The commit index that a restart finds at least.
+    durable_commit: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +96,7 @@ impl Replica {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&raft_config, store, &logger).map_err(ConsensusError::Start)?;
         let reads = Reads::new(id, seed, election_ticks as u64);
+        let durable_commit = node.store().hard_state().commit;
         let reported_role = Role { term: node.raft.term, leader_id: INVALID_ID, is_leader: false };
         let mut replica = Self {
             node,
@@ -105,6 +108,7 @@ impl Replica {
             refused_messages: 0,
             ticks_since_start: 0,
             succession_ticks: None,
+            durable_commit,
         };
         replica.pin_election_timeout();
         Ok(replica)
@@ -121,9 +125,8 @@ impl Replica {
     pub fn step_all(&mut self, inputs: impl IntoIterator<Item = Input>) -> Vec<Output> {
         let mut out = Vec::new();
         if std::mem::take(&mut self.must_record_reset) {
-            let store = self.node.store();
-            let record = record::encode(store.hard_state(), Some(store.snapshot_meta()), &[]);
-            out.push(Output::Persist { record, must_sync: true });
+            let snapshot = self.node.store().snapshot_meta().clone();
+            self.write(Some(&snapshot), &[], true, &mut out);
         }
         for input in inputs {
             self.take(input, &mut out);
@@ -360,10 +363,9 @@ impl Replica {
             return;
         }
         let keep_entries = self.keep_entries;
-        let store = self.node.mut_store();
-        store.compact(index, keep_entries);
+        self.node.mut_store().compact(index, keep_entries);
         // Older records may go now, so term and vote have to be in a newer one.
-        out.push(Output::Persist { record: record::encode(store.hard_state(), None, &[]), must_sync: true });
+        self.write(None, &[], true, out);
     }
 
     fn ask_queued_reads(&mut self, out: &mut Vec<Output>) {
@@ -387,10 +389,12 @@ impl Replica {
         let mut ready = self.node.ready();
         let answered: Vec<_> = ready.take_read_states().iter().flat_map(|state| self.reads.answer(state)).collect();
         self.report_role(out);
+        let committed = ready.take_committed_entries();
+        self.keep_change(&committed, out);
         // A leader may replicate before its own write is durable: its own copy counts only afterwards.
         out.extend(ready.take_messages().into_iter().map(send));
         // Committed and durable here by an earlier record: it need not wait for the sync of this one.
-        self.commit(ready.take_committed_entries(), out);
+        self.commit(committed, out);
         if is_on(Mutant::PersistedMessageEarly) || has_vote(&ready) && is_on(Mutant::VoteBeforeSync) {
             out.extend(ready.take_persisted_messages().into_iter().map(send));
         }
@@ -401,10 +405,26 @@ impl Replica {
         if let Some(commit) = light.commit_index() {
             self.node.mut_store().set_commit(commit);
         }
+        let committed = light.take_committed_entries();
+        self.keep_change(&committed, out);
         out.extend(light.take_messages().into_iter().map(send));
-        self.commit(light.take_committed_entries(), out);
+        self.commit(committed, out);
         self.node.advance_apply();
         out.extend(answered.into_iter().map(|(ctx, index)| Output::ReadReady { ctx, index }));
+    }
+
+    /// A member that hears of its removal ends and votes no more, so whoever stays must not forget that the change is
+    /// committed: of two that become one, the last would wait for the other's vote for ever. Nobody is told before the
+    /// commit index is durable here. Other commit indexes need not be: a majority that has the entries finds them again.
+    fn keep_change(&mut self, committed: &[Entry], out: &mut Vec<Output>) {
+        let is_change = |entry: &&Entry| entry.get_entry_type() != EntryType::EntryNormal;
+        let Some(change) = committed.iter().rfind(is_change) else { return };
+        if change.index <= self.durable_commit {
+            return;
+        }
+        let store = self.node.mut_store();
+        store.set_commit(change.index.max(store.hard_state().commit));
+        self.write(None, &[], true, out);
     }
 
     fn commit(&mut self, entries: Vec<Entry>, out: &mut Vec<Output>) {
@@ -417,6 +437,15 @@ impl Replica {
             };
             out.push(Output::Committed { index, term, payload, members });
         }
+    }
+
+    /// A record of the hard state as it is, beside these entries. Synced, it is durable before anything emitted after it.
+    fn write(&mut self, reset: Option<&SnapshotMeta>, entries: &[Entry], must_sync: bool, out: &mut Vec<Output>) {
+        let hard_state = self.node.store().hard_state();
+        if must_sync {
+            self.durable_commit = hard_state.commit;
+        }
+        out.push(Output::Persist { record: record::encode(hard_state, reset, entries), must_sync });
     }
 
     /// From here on the new members count: for elections, for what is committed, and for who is sent to.
@@ -451,12 +480,10 @@ impl Replica {
         }
         // Entries and hard state share a record: a commit index without its entries would be fatal at the next start.
         if !ready.entries().is_empty() && is_on(Mutant::HardStateBeforeEntries) {
-            let record = record::encode(store.hard_state(), reset.as_ref(), &[]);
-            out.push(Output::Persist { record, must_sync: true });
+            self.write(reset.as_ref(), &[], true, out);
         }
-        let record = record::encode(store.hard_state(), reset.as_ref(), ready.entries());
         let must_sync = ready.must_sync() && (ready.entries().is_empty() || !is_on(Mutant::ReplyBeforeSync));
-        out.push(Output::Persist { record, must_sync });
+        self.write(reset.as_ref(), ready.entries(), must_sync, out);
         out.extend(reset.map(|meta| Output::InstallSnapshot { index: meta.index, term: meta.term }));
     }
 

@@ -214,6 +214,36 @@ fn a_leader_whose_removal_was_proposed_before_it_led_steps_down() {
     network.converge();
 }
 
+#[test]
+fn the_last_of_two_can_go_on_alone_once_the_other_has_heard_of_its_removal() {
+    const OUTPUTS_MAX: u64 = 30;
+    let mut heard_count = 0;
+    for seed in 0..10 {
+        for outputs in 0..OUTPUTS_MAX {
+            let mut network = Network::with_members(seed, 100, 2);
+            let leader = network.elect();
+            let gone = 3 - leader;
+            network.converge();
+            network.servers.get_mut(&leader).unwrap().crash_after = Some(outputs);
+            network.change(leader, MemberChange::Remove(gone));
+            network.deliver_all();
+            network.tick();
+            if network.servers[&leader].replica.is_some() {
+                network.crash(leader);
+            }
+            network.start(leader);
+            if network.removed.contains(&gone) {
+                heard_count += 1;
+                network.crash(gone);
+                assert_eq!(network.elect(), leader);
+                network.propose(leader, &["alone"]);
+                network.converge();
+            }
+        }
+    }
+    assert!(100 < heard_count, "the removal was committed {heard_count} times only");
+}
+
 /// Members come and go under loss, doubling, partitions and crashes between any two outputs.
 fn run_chaos(seed: u64) -> Network {
     const ROUNDS: usize = 300;
