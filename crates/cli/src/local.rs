@@ -276,7 +276,8 @@ pub(crate) async fn fault(address: &Address, fault: &Fault) -> Result<(), CliErr
     Ok(())
 }
 
-fn fault_request(fault: &Fault) -> Result<Request, CliError> {
+/// What a command line about faults asks the launcher for.
+pub(crate) fn fault_request(fault: &Fault) -> Result<Request, CliError> {
     Ok(match fault {
         Fault::Partition(links) => {
             let (target, from, direction) = parts(links)?;

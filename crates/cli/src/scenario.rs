@@ -1,206 +1,150 @@
-//! Scenario files: what is done to a cluster, step by step, as YAML. Owns their spelling; the words are the simulator's.
+//! Scenario files: command lines with times. Owns their spelling; they are carried out on a running cluster by `fault run`
+//! and in the simulator by `sim --scenario`.
 //!
 //! ```yaml
-//! seed: 7
-//! servers: 3
 //! nodes: 3
+//! sets: {web: 3}
 //! steps:
-//! - apply: web
-//!   replicas: 3
-//! - wait: 10s
-//! - partition: n1
-//!   one-way: out
-//! - wait: 30s
-//! - heal: n1
+//! - {at: 0s, do: fault partition n1 --one-way=out --for=30s}
+//! - {at: 10s, do: scale statefulset web --replicas=5}
+//! rest: 10s
 //! ```
 
-use crate::cluster::ProcessName;
-use crate::error::CliError;
-use serde::{Deserialize, Serialize};
-use sim::scenario::{Deed, Direction, Operation, Process, Scenario, Setup, Step};
+use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The storage class that the sets' volumes are made by must be there before the first set.
-const CLASS_AT_MS: u64 = 1_500;
-/// The first step is not before the cluster is formed.
-const BEGIN_MS: u64 = 2_000;
+use clap::Parser as _;
+use serde::Deserialize;
 
-/// A file.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+use crate::args::{Cli, Fault, Verb};
+use crate::error::CliError;
+use crate::print;
+
+const SERVERS_DEFAULT: u64 = 3;
+const NODES_DEFAULT: u64 = 3;
+/// How long a scenario rests after its last step, if it does not say.
+const REST_DEFAULT: &str = "10s";
+
+/// A scenario that makes sense as far as that can be said without a cluster.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    /// What is left to chance in the simulator follows from it.
+    pub(crate) seed: Option<u64>,
+    /// How many servers and nodes there are at the beginning, at least.
+    pub(crate) servers: u64,
+    pub(crate) nodes: u64,
+    /// The sets that are there at the beginning, and how many pods each has in the simulator.
+    pub(crate) sets: BTreeMap<String, u32>,
+    /// In the order of their times.
+    pub(crate) steps: Vec<Step>,
+    /// How long the cluster has, with nothing broken any more, before it is judged. The simulator judges when nothing moves.
+    pub(crate) rest_ms: u64,
+}
+
+/// A command line, and when.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// After the beginning.
+    pub(crate) at_ms: u64,
+    /// As it was written.
+    pub(crate) text: String,
+    pub(crate) cli: Cli,
+    /// Whether the scenario goes on when it is refused.
+    pub(crate) may_fail: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct File {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
-    #[serde(default = "three")]
+    #[serde(default = "servers_default")]
     servers: u64,
-    #[serde(default = "three")]
+    #[serde(default = "nodes_default")]
     nodes: u64,
+    #[serde(default)]
+    sets: BTreeMap<String, u32>,
     steps: Vec<FileStep>,
+    #[serde(default = "rest_default")]
+    rest: String,
 }
 
-const fn three() -> u64 {
-    3
-}
-
-/// A step: one of the verbs, and what belongs to it.
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct FileStep {
-    wait: Option<String>,
-    partition: Option<ProcessName>,
-    delay: Option<ProcessName>,
-    heal: Option<String>,
-    kill: Option<ProcessName>,
-    power_loss: Option<ProcessName>,
-    restart: Option<ProcessName>,
-    pause: Option<ProcessName>,
-    resume: Option<ProcessName>,
-    apply: Option<String>,
-    scale: Option<String>,
-    undo: Option<String>,
-    delete: Option<String>,
-    cordon: Option<ProcessName>,
-    uncordon: Option<ProcessName>,
-    remove: Option<ProcessName>,
-
-    from: Vec<ProcessName>,
-    one_way: Option<Way>,
-    by: Option<String>,
-    new_boot: bool,
-    replicas: Option<u32>,
-    flavor: u32,
+    at: String,
+    /// A command line without the binary's name.
+    #[serde(rename = "do")]
+    words: Words,
+    #[serde(default)]
+    may_fail: bool,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Way {
-    In,
-    Out,
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Words {
+    Text(String),
+    List(Vec<String>),
 }
 
-/// Reads a scenario; a seed given elsewhere counts more than the file's.
-pub(crate) fn load(path: &Path, seed: Option<u64>) -> Result<Scenario, CliError> {
-    let wrong = |what: String| CliError::usage(format!("{}: {what}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    parse(&text, seed).map_err(wrong)
+const fn servers_default() -> u64 {
+    SERVERS_DEFAULT
 }
 
-fn parse(text: &str, seed: Option<u64>) -> Result<Scenario, String> {
-    let file: File = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
-    let setup = Setup { servers: file.servers, nodes: file.nodes, ..Setup::plain(seed.or(file.seed).unwrap_or(1)) };
-    let class = Deed::Operate { client: 1, operation: Operation::ApplyClass };
-    let mut steps = vec![Step { at_ms: CLASS_AT_MS, deed: class }];
-    let mut at_ms = BEGIN_MS;
-    for (number, step) in file.steps.into_iter().enumerate() {
-        let told = |what: String| format!("step {}: {what}", number + 1);
-        match step.read().map_err(told)? {
-            Read::Wait(wait_ms) => at_ms += wait_ms,
-            Read::Deed(deed) => steps.push(Step { at_ms, deed }),
+const fn nodes_default() -> u64 {
+    NODES_DEFAULT
+}
+
+fn rest_default() -> String {
+    REST_DEFAULT.to_owned()
+}
+
+/// Reads a scenario for the cluster that `cluster` names, as `--cluster` would; all of it makes sense, or none is returned.
+pub(crate) fn load(path: &Path, cluster: &str) -> Result<Scenario, CliError> {
+    let unreadable = |error: &dyn std::fmt::Display| CliError::refused(format!("{}: {error}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(&error))?;
+    parse(&text, cluster).map_err(|error| unreadable(&error))
+}
+
+pub(crate) fn parse(text: &str, cluster: &str) -> Result<Scenario, String> {
+    let File { seed, servers, nodes, sets, steps, rest } =
+        serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    let rest_ms = print::parse_duration(&rest).map_err(|error| format!("rest: {error}"))?;
+    let mut read: Vec<Step> = Vec::new();
+    for (index, step) in steps.iter().enumerate() {
+        let next = step.read(cluster).map_err(|error| format!("steps[{index}]: {error}"))?;
+        if read.last().is_some_and(|former| next.at_ms < former.at_ms) {
+            return Err(format!("steps[{index}]: at {} comes before the step above it", step.at));
         }
+        read.push(next);
     }
-    Ok(Scenario { setup: Setup { faults_ms: at_ms, ..setup }, steps })
-}
-
-enum Read {
-    Wait(u64),
-    Deed(Deed),
+    Ok(Scenario { seed, servers, nodes, sets, steps: read, rest_ms })
 }
 
 impl FileStep {
-    fn read(self) -> Result<Read, String> {
-        if let Some(wait) = &self.wait {
-            return Ok(Read::Wait(duration_ms(wait)?));
-        }
-        let mut deeds = self.faults()?;
-        deeds.extend(self.operations()?.into_iter().map(|operation| Deed::Operate { client: 1, operation }));
-        match (deeds.pop(), deeds.len()) {
-            (Some(deed), 0) => Ok(Read::Deed(deed)),
-            (Some(_), _) => Err("it has more than one verb: begin a step for each".to_owned()),
-            (None, _) => Err("it has no verb, as in \"partition: n1\" or \"wait: 10s\"".to_owned()),
-        }
-    }
-
-    fn faults(&self) -> Result<Vec<Deed>, String> {
-        let from: Vec<Process> = self.from.iter().copied().map(process).collect();
-        let direction = match self.one_way {
-            None => Direction::Both,
-            Some(Way::In) => Direction::In,
-            Some(Way::Out) => Direction::Out,
+    fn read(&self, cluster: &str) -> Result<Step, String> {
+        let at_ms = print::parse_duration(&self.at).map_err(|error| format!("at: {error}"))?;
+        let words = match &self.words {
+            Words::Text(text) => text.split_whitespace().map(str::to_owned).collect(),
+            Words::List(words) => words.clone(),
         };
-        let mut deeds = Vec::new();
-        if let Some(target) = self.partition.map(process) {
-            deeds.push(Deed::Partition { target, from: from.clone(), direction });
-        }
-        if let Some(target) = self.delay.map(process) {
-            let by = self.by.as_deref().ok_or("a delay needs \"by\", as in \"by: 500ms\"")?;
-            deeds.push(Deed::Delay { target, from, direction, delay_ms: duration_ms(by)? });
-        }
-        match self.heal.as_deref() {
-            Some("all") => deeds.push(Deed::Heal { target: None }),
-            Some(name) => {
-                let name: ProcessName = name.parse().map_err(|error| format!("heal: {error}"))?;
-                deeds.push(Deed::Heal { target: Some(process(name)) });
+        let text = words.join(" ");
+        let all = ["holdfast", "--cluster", cluster].into_iter().map(str::to_owned).chain(words);
+        let cli = Cli::try_parse_from(all).map_err(|error| format!("do: {error}"))?;
+        match cli.verb {
+            Verb::Up(_)
+            | Verb::Down(_)
+            | Verb::Launcher(_)
+            | Verb::Server(_)
+            | Verb::Agent(_)
+            | Verb::Exec(_)
+            | Verb::Bench(_)
+            | Verb::Sim(_)
+            | Verb::Fault(Fault::Run { .. }) => {
+                Err(format!("do: {text:?} is nothing that a scenario does to a running cluster"))
             }
-            None => {}
+            _ => Ok(Step { at_ms, text, cli, may_fail: self.may_fail }),
         }
-        deeds.extend(self.kill.map(process).map(|target| Deed::Kill { target }));
-        deeds.extend(self.power_loss.map(process).map(|target| Deed::PowerLoss { target }));
-        deeds.extend(self.restart.map(process).map(|target| Deed::Restart { target, new_boot: self.new_boot }));
-        deeds.extend(self.pause.map(process).map(|target| Deed::Pause { target }));
-        deeds.extend(self.resume.map(process).map(|target| Deed::Resume { target }));
-        Ok(deeds)
     }
-
-    fn operations(&self) -> Result<Vec<Operation>, String> {
-        let replicas = || self.replicas.ok_or("it needs \"replicas\"");
-        let mut operations = Vec::new();
-        if let Some(set) = self.apply.clone() {
-            operations.push(Operation::Apply { set, replicas: self.replicas.unwrap_or(1), flavor: self.flavor });
-        }
-        if let Some(set) = self.scale.clone() {
-            operations.push(Operation::Scale { set, replicas: replicas()? });
-        }
-        operations.extend(self.undo.clone().map(|set| Operation::Undo { set }));
-        operations.extend(self.delete.clone().map(|set| Operation::DeleteSet { set, orphan: false }));
-        if let Some(name) = self.cordon {
-            operations.push(Operation::Cordon { node: node(name)? });
-        }
-        if let Some(name) = self.uncordon {
-            operations.push(Operation::Uncordon { node: node(name)? });
-        }
-        if let Some(name) = self.remove {
-            operations.push(Operation::RemoveNode { node: node(name)? });
-        }
-        Ok(operations)
-    }
-}
-
-const fn process(name: ProcessName) -> Process {
-    match name {
-        ProcessName::Server(number) => Process::Server(number),
-        ProcessName::Node(number) => Process::Node(number),
-    }
-}
-
-fn node(name: ProcessName) -> Result<u64, String> {
-    match name {
-        ProcessName::Node(number) => Ok(number),
-        ProcessName::Server(_) => Err(format!("{name} is no node")),
-    }
-}
-
-/// `500ms`, `10s`, `2m`.
-fn duration_ms(text: &str) -> Result<u64, String> {
-    let split = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let unit_ms = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        _ => return Err(format!("\"{text}\" is no duration: write 500ms, 10s or 2m")),
-    };
-    let number: u64 = number.parse().map_err(|_| format!("\"{text}\" is no duration: write 500ms, 10s or 2m"))?;
-    Ok(number.saturating_mul(unit_ms))
 }
 
 #[cfg(test)]
@@ -208,29 +152,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_follow_each_other_after_their_waits() {
-        let text =
-            "nodes: 2\nsteps:\n- apply: web\n  replicas: 2\n- wait: 5s\n- partition: n1\n  one-way: out\n- heal: all\n";
-        let scenario = parse(text, Some(9)).unwrap();
-        assert_eq!((scenario.setup.seed, scenario.setup.servers, scenario.setup.nodes), (9, 3, 2));
-        let times: Vec<u64> = scenario.steps.iter().map(|step| step.at_ms).collect();
-        assert_eq!(times, [1_500, 2_000, 7_000, 7_000]);
-        let cut = Deed::Partition { target: Process::Node(1), from: Vec::new(), direction: Direction::Out };
-        assert_eq!(scenario.steps[2].deed, cut);
+    fn a_scenario_is_command_lines_with_times() {
+        let text = "
+steps:
+  - at: 0s
+    do: scale statefulset web --replicas=5
+  - at: 1500ms
+    do: [fault, partition, n1, --from, 's1,s2', --for, 2s]
+    mayFail: true
+rest: 3s
+";
+        let scenario = parse(text, "data").unwrap();
+        let times: Vec<_> = scenario.steps.iter().map(|step| (step.at_ms, step.may_fail)).collect();
+        assert_eq!(times, [(0, false), (1_500, true)]);
+        let second = &scenario.steps[1].cli.verb;
+        assert!(matches!(second, Verb::Fault(Fault::Partition(links)) if links.from == ["s1", "s2"]));
+        assert_eq!((scenario.servers, scenario.nodes, scenario.rest_ms), (3, 3, 3_000));
     }
 
     #[test]
-    fn a_step_that_cannot_be_meant_is_told_with_its_number() {
+    fn what_makes_no_sense_is_said_before_anything_is_done() {
         let table = [
-            ("steps:\n- {}\n", "step 1: it has no verb"),
-            ("steps:\n- wait: 1s\n- kill: s1\n  pause: s1\n", "step 2: it has more than one verb"),
-            ("steps:\n- scale: web\n", "step 1: it needs \"replicas\""),
-            ("steps:\n- wait: soon\n", "step 1: \"soon\" is no duration"),
-            ("steps:\n- partitoin: n1\n", "partitoin"),
+            ("steps: [{at: 5s, do: fault clear}, {at: 1s, do: fault clear}]", "comes before"),
+            ("steps: [{at: 5s, do: fault brake n1}]", "steps[0]: do"),
+            ("steps: [{at: soon, do: fault clear}]", "steps[0]: at"),
+            ("steps: [{at: 0s, do: down}]", "nothing that a scenario does"),
+            ("steps: [{at: 0s, do: fault run other.yaml}]", "nothing that a scenario does"),
+            ("stages: []", "stages"),
         ];
-        for (text, expected) in table {
-            let error = parse(text, None).unwrap_err();
-            assert!(error.contains(expected), "{text}: {error}");
+        for (text, word) in table {
+            let error = parse(text, "data").unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
         }
     }
 }

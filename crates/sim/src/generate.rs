@@ -4,9 +4,8 @@
 use crate::chance::{Chance, Stream};
 use crate::focus;
 use crate::scenario::{Deed, Direction, Network, Operation, Pods, Process, Scenario, Setup, Step};
+use crate::world::SETS;
 
-/// The sets that people work with.
-const SETS: [&str; 6] = ["co", "db", "fs", "kv", "mq", "web"];
 const REPLICAS_MAX: u64 = 5;
 const FLAVORS: u64 = 3;
 /// Of a thousand seeds, so many know a kind of fault.

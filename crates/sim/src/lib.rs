@@ -23,4 +23,4 @@ mod world;
 
 pub use run::{Judged, judged, judged_quiet, run};
 pub use shrink::shrink;
-pub use world::{Ended, Witness, World};
+pub use world::{Ended, SETS, Witness, World};

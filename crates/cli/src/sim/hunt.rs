@@ -14,11 +14,11 @@ const TWICE_EVERY: u64 = 16;
 const PROGRESS_ON_TERMINAL: Duration = Duration::from_millis(500);
 const PROGRESS_ELSEWHERE: Duration = Duration::from_secs(30);
 
-/// When to stop.
+/// When to stop: whatever comes first.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Limit {
-    Seeds(u64),
-    Time(Duration),
+pub(super) struct Limit {
+    pub(super) seeds: Option<u64>,
+    pub(super) time: Option<Duration>,
 }
 
 /// A run that broke a promise.
@@ -47,7 +47,8 @@ pub(super) struct Hunt {
 pub(super) struct Happened {
     pub(super) times: u64,
     pub(super) runs: u64,
-    pub(super) checkers: BTreeSet<&'static str>,
+    /// In how many of these runs each checker had something to judge.
+    pub(super) checkers: BTreeMap<&'static str, u64>,
 }
 
 impl Hunt {
@@ -61,7 +62,7 @@ impl Hunt {
             let happened = self.happened.entry(what).or_default();
             happened.times += times;
             happened.runs += 1;
-            happened.checkers.extend(&busy);
+            busy.iter().for_each(|checker| *happened.checkers.entry(checker).or_default() += 1);
         }
         for (name, count) in counts {
             let (times, runs) = self.judged.entry(name).or_default();
@@ -88,9 +89,8 @@ pub(super) fn hunt(first: u64, limit: Limit, jobs: usize, keep_going: bool) -> H
         next: AtomicU64::new(0),
         must_stop: AtomicBool::new(false),
     };
-    let is_over = |number: u64| match limit {
-        Limit::Seeds(count) => count <= number,
-        Limit::Time(time) => time <= began_at.elapsed(),
+    let is_over = |number: u64| {
+        limit.seeds.is_some_and(|count| count <= number) || limit.time.is_some_and(|time| time <= began_at.elapsed())
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(|| work(&shared, first, &is_over, keep_going))).collect();
@@ -131,8 +131,9 @@ fn work(shared: &Shared, first: u64, is_over: &(dyn Fn(u64) -> bool + Sync), kee
                 judged.ended.violation = Some(violation);
             }
         }
-        if judged.ended.violation.is_some() && !keep_going {
-            shared.must_stop.store(true, Ordering::Relaxed);
+        if let Some(violation) = &judged.ended.violation {
+            print::note(format!("seed {seed}: {violation}"));
+            shared.must_stop.fetch_or(!keep_going, Ordering::Relaxed);
         }
         let mut hunt = shared.hunt.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         hunt.twice_count += u64::from(is_twice);

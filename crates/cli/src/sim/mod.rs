@@ -4,6 +4,7 @@
 mod hunt;
 mod proof;
 mod report;
+mod script;
 
 use crate::error::CliError;
 use crate::print;
@@ -19,8 +20,8 @@ const SEEDS_DEFAULT: u64 = 200;
 /// What the simulator is asked for.
 #[derive(Debug, Args)]
 pub(crate) struct Sim {
-    /// How many seeds to try.
-    #[arg(long, value_name = "N", conflicts_with = "minutes")]
+    /// How many seeds to try, at most if --minutes is given as well.
+    #[arg(long, value_name = "N")]
     seeds: Option<u64>,
     /// The seed to begin with; alone, only this one is run.
     #[arg(long, value_name = "SEED")]
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &Sim) -> Result<(), CliError> {
         return proof::prove(names, args.seeds, jobs);
     }
     if let Some(file) = &args.scenario {
-        let scenario = crate::scenario::load(file, args.seed)?;
+        let scenario = script::load(file, args.seed)?;
         return one(args, scenario.setup.seed, scenario);
     }
     let single = args.seed.filter(|_| args.seeds.is_none() && args.minutes.is_none());
@@ -68,10 +69,9 @@ pub(crate) fn run(args: &Sim) -> Result<(), CliError> {
         return Err(CliError::usage("--trace and --shrink are for one run: name it with --seed"));
     }
     let first = args.seed.unwrap_or_else(print::now_ms);
-    let limit = match args.minutes {
-        Some(minutes) => hunt::Limit::Time(Duration::from_secs_f64(60.0 * minutes.clamp(0.0, 1e6))),
-        None => hunt::Limit::Seeds(args.seeds.unwrap_or(SEEDS_DEFAULT)),
-    };
+    let time = args.minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes.clamp(0.0, 1e6)));
+    let seeds = args.seeds.or_else(|| time.is_none().then_some(SEEDS_DEFAULT));
+    let limit = hunt::Limit { seeds, time };
     let hunt = hunt::hunt(first, limit, jobs, args.keep_going);
     report::print(&hunt);
     match hunt.failures.len() {

@@ -37,6 +37,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use storage::Storage;
 use watcher::{Watcher, WatcherEvent};
 
+pub use workload::SETS;
+
 /// Who hears of everything that happens.
 pub trait Witness {
     /// Something happened.

@@ -13,7 +13,7 @@ use domain::{Command, Request, State};
 use std::sync::Arc;
 
 /// The sets that there may be.
-pub(super) const SETS: [&str; 6] = ["co", "db", "fs", "kv", "mq", "web"];
+pub const SETS: [&str; 6] = ["co", "db", "fs", "kv", "mq", "web"];
 /// The one whose pods share a claim.
 pub(super) const SHARING_SET: &str = "co";
 const NAMESPACE: &str = "default";
