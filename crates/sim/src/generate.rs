@@ -69,6 +69,35 @@ pub fn scenario(seed: u64) -> Scenario {
     Scenario { setup, steps }
 }
 
+/// A cluster of one size under all kinds of faults, to see how fast it is simulated: three servers, five nodes, and twenty
+/// pods, as many as nothing else takes away.
+#[must_use]
+pub fn of_one_size(seed: u64) -> Scenario {
+    const SETS_OF_FIVE: [&str; 4] = ["db", "kv", "mq", "web"];
+    let setup = Setup { servers: 3, nodes: 5, clients: 2, faults_ms: 120_000, ..setup(seed) };
+    let mut chance = Chance::new(seed, Stream::Workload);
+    let mut steps = vec![step(1_500, 1, Operation::ApplyClass)];
+    let five = |set: &str, flavor| Operation::Apply { set: set.to_owned(), replicas: 5, flavor };
+    steps.extend(SETS_OF_FIVE.iter().map(|set| step(2_000, 1, five(set, 0))));
+    let mut at_ms = 5_000;
+    while at_ms < setup.faults_ms {
+        let pick = chance.draw();
+        let operation = match chance.below(10) {
+            0..=1 => five(chance.pick(&SETS_OF_FIVE).unwrap_or(&"web"), small(pick % FLAVORS)),
+            2..=4 => Operation::DeletePod { pick },
+            5 => Operation::ForceDeletePod { pick },
+            6 => Operation::EvictPod { pick },
+            _ => Operation::Read { stale: false },
+        };
+        let client = chance.between(1..=setup.clients);
+        steps.push(step(at_ms, client, operation));
+        at_ms += chance.between(50..=2_000);
+    }
+    steps.extend(faults(seed, &setup));
+    steps.sort_by_key(|step| step.at_ms);
+    Scenario { setup, steps }
+}
+
 fn setup(seed: u64) -> Setup {
     let mut chance = Chance::new(seed, Stream::Setup);
     let servers = match chance.below(20) {

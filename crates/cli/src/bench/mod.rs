@@ -14,6 +14,7 @@ mod machine;
 mod report;
 mod rollout;
 mod schedule;
+mod sim;
 mod state;
 mod up;
 mod watch;
@@ -45,6 +46,8 @@ pub(crate) enum Bench {
     Up(up::Up),
     /// Many watchers, and how soon they hear of changes.
     Watch(watch::Watch),
+    /// Simulated time for each second and core: three servers, five nodes, twenty pods, all kinds of faults.
+    Sim(sim::Sim),
 }
 
 /// What all measurements can be told.
@@ -87,6 +90,7 @@ async fn measure(bench: &Bench, cluster: Option<&str>) -> Result<(), CliError> {
         Bench::Failover(args) => (&args.common, Box::pin(failover::run(args)).await?),
         Bench::Exit(args) => (&args.common, Box::pin(exit::run(args)).await?),
         Bench::Watch(args) => (&args.common, Box::pin(watch::run(args, cluster)).await?),
+        Bench::Sim(args) => (&args.common, sim::run(args).await?),
         Bench::Up(args) => (&args.common, Box::pin(up::run(args)).await?),
     };
     report.print(common.output == Some(Form::Json));
