@@ -321,11 +321,11 @@ impl AgentCore {
     }
 
     fn register(&mut self, now_ms: u64, out: &mut Vec<Output>) {
-        let registration = self.config.registration.clone();
-        if self.ledger.boot_id != registration.boot_id {
-            self.ledger.boot_id = registration.boot_id.clone();
+        let mut registration = self.config.registration.clone();
+        if self.ledger.begin_boot(&registration.boot_id) {
             out.push(Output::SaveLedger(self.ledger.clone()));
         }
+        registration.ended_boots.clone_from(&self.ledger.ended_boots);
         let running: Vec<Uid> = self.pods.iter().filter(|(_, pod)| pod.is_here()).map(|(uid, _)| *uid).collect();
         self.announced = running.iter().copied().collect();
         self.session = Session::Registering { heard_at_ms: now_ms };

@@ -412,8 +412,11 @@ fn a_new_boot_is_announced_only_when_nothing_of_the_former_boot_is_left() {
     assert_eq!(agent.step(Input::SessionOpened), [Output::KillPod { uid: Uid(7) }]);
     let registers = agent.cleaned(7);
     let fences = BTreeMap::from([(VolumeName::new("v0"), Fence(3))]);
-    let fresh = Ledger { fences, ..ledger("b2", 5, &[]) };
-    assert_eq!(registers, [Output::SaveLedger(fresh), register("b2", &[])]);
+    let ended_boots = vec![BootId::new("b1")];
+    let fresh = Ledger { fences, ended_boots: ended_boots.clone(), ..ledger("b2", 5, &[]) };
+    let registration = Registration { ended_boots, ..registration("b2") };
+    let registers_after = FromAgent::Register { node: NodeName::new("n1"), registration, running: Vec::new() };
+    assert_eq!(registers, [Output::SaveLedger(fresh), Output::Send(registers_after)]);
 }
 
 #[test]

@@ -134,6 +134,7 @@ impl AgentConfig {
             taints: self.taints.clone(),
             info: machine::info(&self.ways().now(), sandbox, volumes, features),
             leftovers: Vec::new(),
+            ended_boots: Vec::new(),
         })
     }
 }

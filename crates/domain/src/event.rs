@@ -188,6 +188,8 @@ pub struct Registration {
     pub info: Labels,
     /// Processes of pods that it has and that are not its own any more.
     pub leftovers: Vec<Uid>,
+    /// The boots that its agent knows to have ended, oldest first: none of them may have been heard of before.
+    pub ended_boots: Vec<BootId>,
 }
 
 /// Why a pod or an attachment is gone: the evidence, or whose assertion.

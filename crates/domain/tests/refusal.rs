@@ -243,3 +243,19 @@ fn a_word_from_a_boot_that_has_ended_proves_nothing() {
     assert!(matches!(refused, domain::Rejection::BootHasEnded { .. }), "{refused}");
     assert_eq!((story.uid("web-0"), story.node_of("web-0")), (uid, home), "nothing is moved by it");
 }
+
+#[test]
+fn a_boot_that_ended_unheard_proves_nothing_either() {
+    let mut story = Story::with_nodes(2);
+    story.apply("web", set(1));
+    story.settle();
+    let node = story.node_of("web-0");
+    let first = story.draft.state().nodes[&node_name(&node)].boot_id.to_string();
+    // The second boot was too short to be heard, or its word is still on its way.
+    story.register_after(&[&first, "second"], &node, "third", &[]).unwrap();
+    story.settle();
+    let (uid, home) = (story.uid("web-0"), story.node_of("web-0"));
+    let refused = story.register_after(&[&first], &node, "second", &[]).unwrap_err();
+    assert!(matches!(refused, domain::Rejection::BootHasEnded { .. }), "{refused}");
+    assert_eq!((story.uid("web-0"), story.node_of("web-0")), (uid, home), "nothing is moved by it");
+}

@@ -28,6 +28,7 @@ record! {
     Request { 1: actor, 2: id, 3: expected, 4: command }
     Registration {
         1: boot_id, 2: machine_id, 3: capacity, 4: pods_max, 5: labels, 6: taints, 7: info, 8: leftovers,
+        9: ended_boots,
     }
     PodReport { 1: pod, 2: uid, 3: status, 4: has_volumes, 5: is_gone }
 }

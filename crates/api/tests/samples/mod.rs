@@ -242,6 +242,7 @@ fn registration() -> Registration {
         taints: vec![Taint { key: "gpu".into(), value: "yes".into(), effect: "NoSchedule".into() }],
         info: labels(&[("runtime", "process")]),
         leftovers: vec![Uid(3), Uid(0)],
+        ended_boots: vec!["boot-0".into()],
     }
 }
 

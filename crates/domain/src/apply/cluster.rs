@@ -148,10 +148,15 @@ impl State {
             node.ended_boots.clone_from(&old.ended_boots);
             if old.boot_id != registration.boot_id {
                 node.ended_boots.push(old.boot_id.clone());
-                let forgotten = node.ended_boots.len().saturating_sub(ENDED_BOOTS_MAX);
-                node.ended_boots.drain(..forgotten);
             }
         }
+        for ended in registration.ended_boots.iter().filter(|ended| **ended != registration.boot_id) {
+            if !node.ended_boots.contains(ended) {
+                node.ended_boots.push(ended.clone());
+            }
+        }
+        let forgotten = node.ended_boots.len().saturating_sub(ENDED_BOOTS_MAX);
+        node.ended_boots.drain(..forgotten);
         node.describe(registration);
         node.incarnation = incarnation;
         node.boot_id = registration.boot_id.clone();

@@ -80,8 +80,20 @@ impl Story {
     }
 
     pub fn register(&mut self, node: &str, boot: &str, running: &[Uid]) -> Result<Outcome, Rejection> {
+        self.register_after(&[], node, boot, running)
+    }
+
+    /// An agent begins a session that knows of former boots.
+    pub fn register_after(
+        &mut self,
+        ended: &[&str],
+        node: &str,
+        boot: &str,
+        running: &[Uid],
+    ) -> Result<Outcome, Rejection> {
         let registration = Registration {
             boot_id: boot.into(),
+            ended_boots: ended.iter().map(|boot| (*boot).into()).collect(),
             machine_id: format!("machine-{node}").as_str().into(),
             capacity: Resources { cpu_milli: 4_000, memory_bytes: 1 << 33 },
             pods_max: 110,

@@ -185,10 +185,17 @@ impl Registers {
             let Some(operation) = register.operations.get_mut(&number) else { continue };
             match operation.action.answered(&key, answer) {
                 Some(action) => {
-                    if let Some(id) = operation.id.as_ref().filter(|_| action != operation.action) {
-                        self.refused.insert(id.clone(), (key.clone(), operation.action));
-                    }
+                    let refused = operation.id.clone().filter(|_| action != operation.action);
+                    let earlier = Operation { id: None, answered: Some(clock), ..operation.clone() };
                     (operation.action, operation.answered) = (action, Some(clock));
+                    if let Some(id) = refused {
+                        if self.logged.contains(&id) {
+                            // An earlier attempt has arrived in the meantime.
+                            register.operations.insert(clock, earlier);
+                        } else {
+                            self.refused.insert(id, (key.clone(), earlier.action));
+                        }
+                    }
                 }
                 None => {
                     operation.is_unknown = true;
@@ -345,6 +352,18 @@ mod tests {
         story.hears(2, to_five, DONE);
         story.commits_request("1-2", vec![domain::Event::SetScaled { set: key("web"), replicas: 2 }]);
         reads(&mut story, 2);
+        story.holds();
+    }
+
+    #[test]
+    fn what_was_refused_may_have_happened_before_the_refusal_was_heard() {
+        let mut story = story();
+        let operation = scale(&mut story, 1, None, 1);
+        let to_two = scale(&mut story, 2, None, 2);
+        story.hears(2, to_two, DONE);
+        story.commits_request("1-1", vec![domain::Event::SetScaled { set: key("web"), replicas: 1 }]);
+        story.hears(1, operation, Answer::Done { revision: Revision(1), changed: false });
+        reads(&mut story, 1);
         story.holds();
     }
 
