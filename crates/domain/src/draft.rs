@@ -208,13 +208,14 @@ pub fn touch_nodes(state: &State, batch: &Batch, nodes: &mut BTreeSet<NodeName>)
             }
             Event::AttachmentRequested { node, .. }
             | Event::AttachmentReleased { node, .. }
-            | Event::NodeRegistered { node, .. }
             | Event::NodeShutdownBegan { node, .. }
-            | Event::NodeShutdownEnded { node }
-            | Event::NodeRemoved { node } => {
+            | Event::NodeShutdownEnded { node } => {
                 nodes.insert(node.clone());
             }
-            Event::NodeUnreachable { node, .. } | Event::NodeReturned { node, .. } => {
+            Event::NodeRegistered { node, .. }
+            | Event::NodeRemoved { node }
+            | Event::NodeUnreachable { node, .. }
+            | Event::NodeReturned { node, .. } => {
                 nodes.insert(node.clone());
                 touch_removers(state, nodes);
             }

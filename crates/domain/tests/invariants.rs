@@ -3,11 +3,12 @@
 
 mod story;
 
+use domain::agent::Assignment;
 use domain::event::{Batch, RemovalCause};
 use domain::id::{Fence, Key, NodeName, Ordinal, Uid, VolumeName};
 use domain::object::{Pod, Set, VolumePhase};
 use domain::spec::{Amount, ClaimRetention, Labels, PodManagement, Retention, SetSpec, UpdateStrategy};
-use domain::{Command, Draft, Event, Outcome, Request, State};
+use domain::{Command, Draft, Event, Outcome, Request, State, assignment, touch_nodes};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use story::{Story, key, set, template};
@@ -171,7 +172,9 @@ impl World {
         self.now_ms += 1;
         let request = Request { actor: "test".into(), id: None, expected: None, command };
         let Ok(Outcome::Committed(batch)) = self.draft.submit(&request, self.now_ms) else { return };
+        let before = self.follower.clone();
         self.follow(&request.command, &batch);
+        self.check_untouched(&before, &batch);
         let same = format!("{:?}", self.follower.pods) == format!("{:?}", self.draft.state().pods)
             && self.follower.revision == self.draft.state().revision;
         assert!(same, "a follower that applies the batch has another state");
@@ -186,6 +189,21 @@ impl World {
         for (index, event) in batch.events.iter().enumerate() {
             self.check_event(command, event, asked <= index);
             self.follower.apply(event);
+        }
+    }
+
+    /// Who is not told anew need not be: nobody's assignment changes unnoticed.
+    fn check_untouched(&self, before: &State, batch: &Batch) {
+        let mut touched = BTreeSet::new();
+        touch_nodes(before, batch, &mut touched);
+        touch_nodes(&self.follower, batch, &mut touched);
+        for node in NODES.map(NodeName::new).iter().filter(|node| !touched.contains(*node)) {
+            let told = assignment(before, node).map(|mut told| {
+                // Who removed a volume's storage said so itself.
+                told.removals.retain(|removal| self.follower.volumes.contains_key(&removal.volume));
+                Assignment { revision: self.follower.revision, ..told }
+            });
+            assert_eq!(told, assignment(&self.follower, node), "{node} is not told of {:?}", batch.events);
         }
     }
 

@@ -67,7 +67,7 @@ impl World<'_> {
     }
 
     /// Says which nodes no server can talk with any more, and which one can again.
-    fn note_cut_off(&mut self) {
+    pub(super) fn note_cut_off(&mut self) {
         for number in self.machines.keys().copied().collect::<Vec<_>>() {
             let reaches = |server: &u64| self.links.is_open_both_ways(Place::node(number), Place::server(*server));
             let is_cut_off = !self.servers.keys().any(reaches);

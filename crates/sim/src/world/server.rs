@@ -250,6 +250,8 @@ impl World<'_> {
             running: None,
         };
         self.servers.insert(number, server);
+        // A node that was cut off from all others can talk with this one.
+        self.note_cut_off();
         self.after(0, Event::Supervise(Process::Server(number)));
     }
 
