@@ -90,7 +90,12 @@ fn faults(request: &Request, paused: &mut BTreeSet<ProcessName>) -> Result<Vec<(
             let resumed = std::mem::take(paused).into_iter().map(|target| Deed::Resume { target: process(target) });
             [Deed::Heal { target: None }].into_iter().chain(resumed).map(|deed| (0, deed)).collect()
         }
-        Request::Status | Request::List | Request::AddServer | Request::RemoveServer { .. } | Request::Down { .. } => {
+        Request::Status
+        | Request::List
+        | Request::Shutdown { .. }
+        | Request::AddServer
+        | Request::RemoveServer { .. }
+        | Request::Down { .. } => {
             return Err("it does nothing to a simulated cluster".to_owned());
         }
     })
