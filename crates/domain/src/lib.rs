@@ -33,4 +33,4 @@ pub use plan::assignment;
 pub use server::{SERVERS_MAX, changes_members};
 pub use state::{REQUESTS_MAX, State};
 pub use subject::subjects;
-pub use why::{Explanation, explain};
+pub use why::{Explanation, Reason, explain};

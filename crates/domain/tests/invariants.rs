@@ -8,7 +8,7 @@ use domain::event::{Batch, RemovalCause};
 use domain::id::{Fence, Key, NodeName, Ordinal, Uid, VolumeName};
 use domain::object::{Pod, Set, VolumePhase};
 use domain::spec::{Amount, ClaimRetention, Labels, PodManagement, Retention, SetSpec, UpdateStrategy};
-use domain::{Command, Draft, Event, Outcome, Request, State, assignment, touch_nodes};
+use domain::{Command, Draft, Event, Outcome, Reason, Request, State, assignment, explain, touch_nodes};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use story::{Story, key, set, template};
@@ -304,6 +304,36 @@ impl World {
             }
         }
         self.check_processes();
+        self.check_reasons();
+    }
+
+    /// D51: `why` has another answer than that all is well exactly where something is not as it should be.
+    fn check_reasons(&self) {
+        let state = self.state();
+        let check = |kind: &str, key: &Key, is_as_wanted: bool| {
+            let found = explain(state, kind, key).unwrap_or_else(|| panic!("D51: nobody explains {kind} {key}"));
+            assert_eq!(found.reason == Reason::AsWanted, is_as_wanted, "D51: {kind} {key}: {}", found.sentence);
+        };
+        let serves = |pod: &Pod| pod.is_ready() && pod.is_available && pod.deletion.is_none();
+        state.pods.iter().for_each(|(key, pod)| check("Pod", key, serves(pod)));
+        for (key, record) in &state.sets {
+            let member = |ordinal| state.pods.get(&key.pod(ordinal)).filter(|pod| pod.owner == Some(record.meta.uid));
+            let are_there = record.spec.kept().all(|ordinal| member(ordinal).is_some_and(|pod| serves(pod)));
+            let mut members = state.members(key);
+            let are_wanted =
+                members.all(|(_, pod)| record.spec.keeps(pod.ordinal) && pod.revision == record.update_revision);
+            check("StatefulSet", key, are_there && are_wanted);
+            for ordinal in record.spec.kept().filter(|ordinal| !state.pods.contains_key(&key.pod(*ordinal))) {
+                check("Pod", &key.pod(ordinal), false);
+            }
+        }
+        for (key, claim) in &state.claims {
+            check("PersistentVolumeClaim", key, claim.volume.is_some() && claim.deleting_at_ms.is_none());
+        }
+        for (name, node) in &state.nodes {
+            let is_well = node.unreachable.is_none() && node.shutdown.is_none() && node.leftovers.is_empty();
+            check("Node", &key(name.as_str()), is_well && !node.is_cordoned);
+        }
     }
 
     /// D2: never two live processes of one name, unless a person answers for the older one.

@@ -38,6 +38,11 @@ fn a_set_is_rolled_out_back_and_around_and_its_node_is_drained() {
 
     cluster.ok(&["rollout", "pause", "sts/web"]);
     assert!(cluster.refused(&["rollout", "restart", "sts/web"]).contains("paused"));
+    cluster.ok(&["set", "image", "sts/web", "idle=busybox:3"]);
+    let waiting = cluster.run(&["rollout", "status", "sts/web", "--timeout", "1s"]);
+    assert!(waiting.stdout.contains("its rollout is paused"), "it says what it waits for: {waiting:?}");
+    assert_eq!(waiting.code, Some(1));
+    cluster.ok(&["set", "image", "sts/web", "idle=busybox"]);
     cluster.ok(&["rollout", "resume", "sts/web"]);
     let uid = cluster.uid("web-0");
     cluster.ok(&["rollout", "restart", "sts/web"]);

@@ -10,6 +10,7 @@ use domain::why::Exit;
 pub fn why_to_wire(explanation: &Explanation, revision: Revision, namespace: &str) -> v1::WhyReply {
     v1::WhyReply {
         revision: revision.0,
+        reason: explanation.reason.word().to_owned(),
         sentence: explanation.sentence.clone(),
         blocked_by: explanation.blocking.as_deref().and_then(|object| reference(object, namespace)),
         since_ms: explanation.since_ms.unwrap_or(0),

@@ -83,7 +83,7 @@ pub(super) fn is_available(pod: &Pod) -> bool {
     pod.is_available && pod.is_ready() && pod.deletion.is_none()
 }
 
-fn is_over(pod: &Pod) -> bool {
+pub(crate) fn is_over(pod: &Pod) -> bool {
     match pod.status.phase {
         Phase::Failed | Phase::Succeeded => true,
         Phase::Pending | Phase::Running => false,

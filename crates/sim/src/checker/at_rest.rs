@@ -5,10 +5,10 @@
 use super::{Checker, is_available, member};
 use crate::history::{Fact, What};
 use crate::scene::Scene;
-use domain::State;
 use domain::id::{Key, NodeName, Ordinal};
 use domain::object::{Node, Phase, Pod, Set, VolumePhase};
 use domain::spec::{PodManagement, UpdateStrategy};
+use domain::{Reason, State};
 
 /// Pods that are there, and neither ready nor in the way of anything that is known.
 const REASONS_OF_OUR_OWN: [&str; 4] = ["", "WaitingForVolume", "EndingLeftovers", "StaleFence"];
@@ -330,19 +330,20 @@ impl Checker for Explained {
             }
         }
         let waiting = state.claims.iter().filter(|(_, claim)| claim.volume.is_none() || claim.deleting_at_ms.is_some());
-        waiting.into_iter().try_for_each(|(key, _)| self.judge(state, "PersistentVolumeClaim", key))
+        waiting.into_iter().try_for_each(|(key, _)| self.judge(state, "PersistentVolumeClaim", key))?;
+        let unwell = |node: &Node| node.unreachable.is_some() || node.shutdown.is_some() || !node.leftovers.is_empty();
+        let mut nodes = state.nodes.iter().filter(|(_, node)| unwell(node));
+        nodes.try_for_each(|(name, _)| self.judge(state, "Node", &Key::new("", name.as_str())))
     }
 }
 
 impl Explained {
     fn judge(&mut self, state: &State, kind: &str, key: &Key) -> Result<(), String> {
         self.judged_count += 1;
-        let sentence = domain::explain(state, kind, key).map(|explanation| explanation.sentence).unwrap_or_default();
-        let is_said = !sentence.is_empty() && !sentence.contains("nothing is in its way");
-        if is_said {
-            Ok(())
-        } else {
-            Err(format!("{kind} {key} is not as it should be, and the reason is {sentence:?}"))
+        match domain::explain(state, kind, key) {
+            Some(said) if said.reason != Reason::AsWanted && !said.sentence.is_empty() => Ok(()),
+            Some(said) => Err(format!("{kind} {key} is not as it should be, and what is said is {:?}", said.sentence)),
+            None => Err(format!("{kind} {key} is not as it should be, and nobody says why")),
         }
     }
 }
