@@ -4,7 +4,9 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod samples;
 
-use api::codec::{CodecError, Record, Variants, decode, encode, state_digest, template_hash};
+use api::codec::{
+    CodecError, EntryWriter, Record, Variants, decode, decode_entry, encode, state_digest, template_hash,
+};
 use domain::event::{Batch, Event};
 use domain::id::{Key, Ordinal, RequestId, Revision};
 use domain::object::Pod;
@@ -91,6 +93,37 @@ fn every_value_comes_back() {
         planned: 3,
     });
     assert_comes_back(&Batch::default());
+}
+
+fn batch_at(base: u64) -> Batch {
+    let events = vec![Event::NodeCordoned { node: "n1".into() }];
+    Batch { base: Revision(base), actor: "user".into(), events, ..Batch::default() }
+}
+
+#[test]
+fn an_entry_of_many_batches_is_written_as_it_always_was() {
+    let mut entry = EntryWriter::default();
+    assert_eq!(entry.take(), None);
+    entry.push(&batch_at(3));
+    entry.push(&batch_at(4));
+    let bytes = entry.take().unwrap();
+    let pinned = "000a1108031a04757365722a07ca06040a026e310a1108041a04757365722a07ca06040a026e31";
+    assert_eq!(hex(&bytes), pinned);
+    assert_eq!(decode_entry(&bytes), Ok(vec![batch_at(3), batch_at(4)]));
+    assert_eq!((entry.len_bytes(), entry.take()), (0, None));
+}
+
+#[test]
+fn an_entry_of_one_batch_is_read_as_it_was_written_at_first() {
+    assert_eq!(decode_entry(&encode(&batch_at(3))), Ok(vec![batch_at(3)]));
+}
+
+#[test]
+fn a_version_that_knows_entries_of_one_batch_alone_refuses_one_of_many() {
+    let mut entry = EntryWriter::default();
+    entry.push(&batch_at(3));
+    let refused = decode::<Batch>(&entry.take().unwrap());
+    assert!(matches!(refused, Err(CodecError::Malformed(_))), "{refused:?}");
 }
 
 #[test]
@@ -194,6 +227,7 @@ proptest! {
     #[test]
     fn any_bytes_never_panic(bytes: Vec<u8>) {
         let _ = decode::<Batch>(&bytes);
+        let _ = decode_entry(&bytes);
         let _ = decode::<Event>(&bytes);
         let _ = decode::<State>(&bytes);
     }

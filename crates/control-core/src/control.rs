@@ -4,7 +4,7 @@ mod agents;
 mod members;
 
 use crate::io::{AppliedBatch, CallError, Config, Input, Output, RecoverError, Recovered, SnapshotBytes};
-use crate::leader::{Answer, CALLS_MAX, Call, Leader, Submitted, Waiter};
+use crate::leader::{Answer, CALLS_MAX, Call, InFlight, Leader, Submitted, Waiter};
 use crate::lease::Moment;
 use crate::read::{Reads, Waiting};
 use crate::session::Sessions;
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use consensus::{Input as ReplicaInput, Output as ReplicaOutput, Replica, SnapshotMeta};
 use domain::agent::ToAgent;
 use domain::id::{NodeName, Revision, ServerId};
-use domain::{Batch, Command, Rejection, Request, State, touch_nodes};
+use domain::{Batch, Command, Event, Rejection, Request, State, touch_nodes};
 use mutants::{Mutant, is_on};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub struct Control {
     replica: Replica,
     /// Committed and applied here.
     state: State,
+    /// A copy of it, if it was shown since it last changed: all that ask for it meanwhile get the same.
+    shared: Option<Arc<State>>,
     applied: u64,
     applied_term: u64,
     /// The same on every server: batches that came too late for their base and did nothing.
@@ -114,6 +116,7 @@ impl Control {
             config,
             replica,
             state,
+            shared: None,
             applied,
             applied_term,
             skipped_batches: 0,
@@ -202,7 +205,8 @@ impl Control {
             Input::SnapshotSent { to, ok } => self.raft_inputs.push(ReplicaInput::SnapshotStatus { peer: to, ok }),
             Input::Call { ticket, request } => self.on_call(Waiter::Call(ticket), request),
             Input::Read { ticket, stale } if stale || is_on(Mutant::StaleRead) => {
-                self.out.push(Output::ReadReady { ticket, state: self.state.clone() });
+                let state = self.shared();
+                self.out.push(Output::ReadReady { ticket, state });
             }
             Input::Read { ticket, .. } => {
                 if !self.reads.gather(Waiting::Read(ticket)) {
@@ -276,7 +280,8 @@ impl Control {
             for waiting in self.reads.take_ready(self.applied) {
                 match waiting {
                     Waiting::Read(ticket) => {
-                        self.out.push(Output::ReadReady { ticket, state: self.state.clone() });
+                        let state = self.shared();
+                        self.out.push(Output::ReadReady { ticket, state });
                     }
                     Waiting::Answer(waiter, answer) => self.answer(waiter, answer),
                 }
@@ -284,16 +289,17 @@ impl Control {
         }
     }
 
-    /// Decides what waits, and proposes all of it at once.
+    /// Decides what waits, and proposes all of it at once, in as few entries as it fits.
     fn decide_calls(&mut self) {
-        let mut payloads = Vec::new();
+        let mut entries = Vec::new();
         while let Some(leader) = &mut self.leader
             && leader.may_decide()
             && let Some(call) = self.calls.pop_front()
         {
             if domain::changes_members(&call.request.command) {
                 // Alone: what raft drops of one proposal must not be what the next one was decided on.
-                if !payloads.is_empty() {
+                entries.extend(leader.take_entry());
+                if !entries.is_empty() {
                     self.calls.push_front(call);
                     break;
                 }
@@ -304,13 +310,14 @@ impl Control {
                 continue;
             }
             match leader.submit(call, self.at) {
-                Submitted::Batch(payload) => payloads.push(payload),
-                Submitted::Attached => {}
+                Submitted::Batch if leader.is_entry_full() => entries.extend(leader.take_entry()),
+                Submitted::Batch | Submitted::Attached => {}
                 Submitted::Settled(waiter, answer) => self.answer_confirmed(waiter, answer),
             }
         }
-        if !payloads.is_empty() {
-            self.raft_inputs.push(ReplicaInput::Propose(payloads));
+        entries.extend(self.leader.as_mut().and_then(Leader::take_entry));
+        if !entries.is_empty() {
+            self.raft_inputs.push(ReplicaInput::Propose(entries));
         }
     }
 
@@ -390,6 +397,7 @@ impl Control {
     fn lose_leadership(&mut self, former: Leader) {
         for in_flight in former.into_in_flight() {
             if is_on(Mutant::DraftKept) {
+                self.shared = None;
                 self.state.apply_batch(&in_flight.batch);
             }
             if let Waiter::Call(ticket) = in_flight.waiter {
@@ -417,18 +425,14 @@ impl Control {
             self.on_term_begun(term);
         } else {
             match self.leader.as_mut().and_then(|leader| leader.take_committed(term)) {
-                Some(own) => {
-                    let revision = own.batch.base.0 + own.batch.events.len() as u64;
-                    let reply = crate::Reply { revision: Revision(revision), changed: true };
-                    assert!(self.apply(own.batch), "a leader's own batch follows the state it was decided on");
-                    self.answer(own.waiter, Ok(reply));
-                    own.answers.into_iter().for_each(|(waiter, answer)| self.answer(waiter, answer));
-                }
+                Some(own) => own.into_iter().for_each(|own| self.apply_own(own)),
                 None => {
-                    let batch = api::codec::decode::<Batch>(payload).unwrap_or_else(|error| {
+                    let batches = api::codec::decode_entry(payload).unwrap_or_else(|error| {
                         panic!("entry {index} of the log is not one that this version knows: {error}")
                     });
-                    self.apply(batch);
+                    for batch in batches {
+                        self.apply(batch);
+                    }
                 }
             }
         }
@@ -437,6 +441,13 @@ impl Control {
             self.snapshots.is_of_other_members = true;
         }
         self.write_snapshot_if_due();
+    }
+
+    fn apply_own(&mut self, own: InFlight) {
+        let revision = Revision(own.batch.base.0 + own.batch.events.len() as u64);
+        assert!(self.apply(own.batch), "a leader's own batch follows the state it was decided on");
+        self.answer(own.waiter, Ok(crate::Reply { revision, changed: true }));
+        own.answers.into_iter().for_each(|(waiter, answer)| self.answer(waiter, answer));
     }
 
     fn on_term_begun(&mut self, term: u64) {
@@ -460,6 +471,7 @@ impl Control {
         if self.leader.is_some() {
             touch_nodes(&self.state, &batch, &mut touched);
         }
+        self.shared = None;
         if !self.state.apply_batch(&batch) {
             self.skipped_batches += 1;
             return false;
@@ -469,7 +481,7 @@ impl Control {
             self.touched.extend(touched);
         }
         self.has_news = true;
-        if batch.events.iter().any(|event| event.object().0 == "Server") {
+        if batch.events.iter().any(Event::is_of_servers) {
             self.out.push(Output::ServersChanged { servers: members::addresses(&self.state) });
         }
         self.out.push(Output::Published(Arc::new(AppliedBatch::new(batch, &self.state))));
@@ -483,7 +495,8 @@ impl Control {
         if is_due && !self.snapshots.is_writing {
             self.snapshots = Snapshots { is_writing: true, ..Snapshots::default() };
             let (index, term) = (self.applied, self.applied_term);
-            self.out.push(Output::WriteSnapshot { index, term, state: self.state.clone() });
+            let state = self.shared();
+            self.out.push(Output::WriteSnapshot { index, term, state });
             if is_on(Mutant::JournalCutTooEarly) {
                 self.snapshots.compacted = Some(index);
             }
@@ -492,19 +505,26 @@ impl Control {
 
     fn show(&mut self) {
         if std::mem::take(&mut self.has_news) {
-            self.out.push(Output::Applied { state: self.state.clone() });
+            let state = self.shared();
+            self.out.push(Output::Applied { state });
         }
+    }
+
+    /// The state as it is now, for others.
+    fn shared(&mut self) -> Arc<State> {
+        Arc::clone(self.shared.get_or_insert_with(|| Arc::new(self.state.clone())))
     }
 
     fn install(&mut self, index: u64, term: u64) {
         let (meta, state) = self.snapshots.received.take().expect("invariant: only a received snapshot is installed");
         assert_eq!((meta.index, meta.term), (index, term), "the snapshot that was received is the one installed");
-        self.state = state;
+        (self.state, self.shared) = (state, None);
         (self.applied, self.applied_term) = (index, term);
         self.snapshots = Snapshots { is_writing: self.snapshots.is_writing, ..Snapshots::default() };
         self.snapshots.compacted = Some(index);
         self.out.push(Output::ServersChanged { servers: members::addresses(&self.state) });
-        self.out.push(Output::Restored { state: self.state.clone() });
+        let state = self.shared();
+        self.out.push(Output::Restored { state });
     }
 
     fn answer(&mut self, waiter: Waiter, answer: Answer) {

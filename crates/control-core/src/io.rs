@@ -207,7 +207,7 @@ pub enum Output {
         /// That entry's term.
         term: u64,
         /// The state.
-        state: State,
+        state: Arc<State>,
     },
     /// The snapshot at this index is the newest durable one: older records and files may go.
     Compacted {
@@ -233,20 +233,20 @@ pub enum Output {
         /// The read's.
         ticket: u64,
         /// The state.
-        state: State,
+        state: Arc<State>,
     },
     /// The state after everything that was published so far. To be shown before the calls that were answered since the last
     /// one are told so: whoever hears of a change must find it.
     Applied {
         /// The state.
-        state: State,
+        state: Arc<State>,
     },
     /// A batch was applied.
     Published(Arc<AppliedBatch>),
     /// The state was replaced by a snapshot: what lies between is not known here.
     Restored {
         /// The new state.
-        state: State,
+        state: Arc<State>,
     },
     /// The servers are these from now on, or are reached elsewhere.
     ServersChanged {

@@ -3,6 +3,7 @@
 use crate::io::Reply;
 use crate::lease::{Leases, Moment};
 use crate::log_time::LogTime;
+use api::codec::EntryWriter;
 use bytes::Bytes;
 use domain::id::NodeName;
 use domain::{Batch, Command, Draft, Outcome, Rejection, Request, State};
@@ -12,6 +13,8 @@ use std::collections::VecDeque;
 pub const IN_FLIGHT_MAX: usize = 4_096;
 /// How many calls may wait to be decided.
 pub const CALLS_MAX: usize = 16_384;
+/// An entry of the log takes no further batch once it is so long: followers write one while the next is on its way.
+const ENTRY_BYTES_MAX: usize = 256 * 1024;
 
 /// Who waits for what becomes of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +49,7 @@ impl Call {
     }
 }
 
-/// A batch that was proposed, and who gets an answer once it is applied.
+/// A batch that was decided, and who gets an answer once it is applied.
 #[derive(Clone, Debug)]
 pub(crate) struct InFlight {
     pub(crate) batch: Batch,
@@ -59,8 +62,8 @@ pub(crate) struct InFlight {
 /// What deciding a request led to.
 #[derive(Debug)]
 pub(crate) enum Submitted {
-    /// A batch to be proposed.
-    Batch(Bytes),
+    /// A batch, which goes with the next entry.
+    Batch,
     /// Nothing to propose; answered with the batches in flight.
     Attached,
     /// Nothing to propose, and nothing in flight: this answer relies on committed state.
@@ -73,7 +76,13 @@ pub(crate) struct Leader {
     pub(crate) term: u64,
     /// Present once all entries of earlier terms are applied.
     draft: Option<Draft>,
+    /// Decided and not yet applied, in order.
     in_flight: VecDeque<InFlight>,
+    /// How many of these each entry has that is proposed, in order.
+    proposed: VecDeque<usize>,
+    /// The next entry, and how many of them it has so far: the last ones.
+    next_entry: EntryWriter,
+    next_count: usize,
     pub(crate) leases: Leases,
     time: LogTime,
 }
@@ -84,6 +93,9 @@ impl Leader {
             term,
             draft: None,
             in_flight: VecDeque::new(),
+            proposed: VecDeque::new(),
+            next_entry: EntryWriter::default(),
+            next_count: 0,
             leases: Leases::new(silence_max_ms, at),
             time: LogTime::new(at),
         }
@@ -121,9 +133,10 @@ impl Leader {
         let draft = self.draft.as_mut().expect("invariant: asked only when it may decide");
         let answer = match draft.submit(&request, at_ms) {
             Ok(Outcome::Committed(batch)) => {
-                let payload = Bytes::from(api::codec::encode(&batch));
+                self.next_entry.push(&batch);
+                self.next_count += 1;
                 self.in_flight.push_back(InFlight { batch, waiter, answers: Vec::new() });
-                return Submitted::Batch(payload);
+                return Submitted::Batch;
             }
             Ok(Outcome::Unchanged(revision)) => Ok(Reply { revision, changed: false }),
             Ok(Outcome::Repeat(revision)) => Ok(Reply { revision, changed: true }),
@@ -138,15 +151,33 @@ impl Leader {
         }
     }
 
-    /// The batch that an entry of `term` must be: entries of one's own term commit in the order of their proposal.
-    pub(crate) fn take_committed(&mut self, term: u64) -> Option<InFlight> {
-        if term == self.term { self.in_flight.pop_front() } else { None }
+    /// Whether the next entry should have no further batch.
+    pub(crate) fn is_entry_full(&self) -> bool {
+        ENTRY_BYTES_MAX <= self.next_entry.len_bytes()
     }
 
-    /// Takes back the last `count` batches, which raft did not accept, and decides on from what is left.
+    /// The next entry of the log, to be proposed: all that was decided since the last one.
+    pub(crate) fn take_entry(&mut self) -> Option<Bytes> {
+        let entry = self.next_entry.take()?;
+        self.proposed.push_back(std::mem::take(&mut self.next_count));
+        Some(entry.into())
+    }
+
+    /// The batches that an entry of `term` must have: entries of one's own term commit in the order of their proposal.
+    pub(crate) fn take_committed(&mut self, term: u64) -> Option<Vec<InFlight>> {
+        if term != self.term {
+            return None;
+        }
+        let count = self.proposed.pop_front()?;
+        Some(self.in_flight.drain(..count).collect())
+    }
+
+    /// Takes back the last `count` entries, which raft did not accept, and decides on from what is left.
     pub(crate) fn take_back(&mut self, count: usize, committed: &State) -> Vec<InFlight> {
-        let kept = self.in_flight.len().checked_sub(count).expect("invariant: only what is in flight is taken back");
-        let dropped = self.in_flight.split_off(kept);
+        let kept = self.proposed.len().checked_sub(count).expect("invariant: only what is proposed is taken back");
+        assert_eq!(self.next_count, 0, "what is decided is proposed before anything is taken back");
+        let dropped_count: usize = self.proposed.drain(kept..).sum();
+        let dropped = self.in_flight.split_off(self.in_flight.len() - dropped_count);
         let mut state = committed.clone();
         for in_flight in &self.in_flight {
             assert!(state.apply_batch(&in_flight.batch), "batches in flight follow each other");

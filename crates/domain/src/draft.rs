@@ -20,6 +20,7 @@ const ROUNDS_MAX: usize = 100_000;
 #[derive(Clone, Debug, Default)]
 pub struct Draft {
     state: State,
+    /// Of the batch that is being decided. Kept for the next one, so that each batch has no more room than it needs.
     events: Vec<Event>,
     pub(crate) dirty: Dirty,
 }
@@ -89,7 +90,7 @@ impl Draft {
             at_ms,
             actor: request.actor.clone(),
             request: request.id.clone(),
-            events: std::mem::take(&mut self.events),
+            events: self.events.drain(..).collect(),
             planned,
         }))
     }

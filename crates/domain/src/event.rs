@@ -229,6 +229,19 @@ pub fn revisions_of(batch: &Batch) -> impl Iterator<Item = (Revision, &Event)> {
 }
 
 impl Event {
+    /// Whether it is about the servers of the control plane.
+    #[must_use]
+    pub const fn is_of_servers(&self) -> bool {
+        matches!(
+            self,
+            Self::ServersFounded { .. }
+                | Self::ServerAdded { .. }
+                | Self::ServerPromoted { .. }
+                | Self::ServerAddressed { .. }
+                | Self::ServerRemoved { .. }
+        )
+    }
+
     /// The kind and the key of the object that it is about; the namespace is empty for objects of the whole cluster.
     #[must_use]
     pub fn object(&self) -> (&'static str, Key) {

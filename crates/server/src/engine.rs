@@ -199,16 +199,16 @@ impl Engine {
                 self.answers.push((ticket, result.map_or_else(Answer::Failed, Answer::Done)));
             }
             Output::Applied { state } => {
-                self.show(Arc::new(state));
+                self.show(state);
                 self.answer_all();
             }
             Output::NotLeader { ticket, leader } => self.tickets.answer(ticket, Answer::NotLeader { leader }),
-            Output::ReadReady { ticket, state } => self.tickets.answer(ticket, Answer::State(Arc::new(state))),
+            Output::ReadReady { ticket, state } => self.tickets.answer(ticket, Answer::State(state)),
             Output::Published(applied) => self.core.ring().push(applied),
             Output::Restored { state } => {
                 tracing::info!(revision = state.revision.0, "the state was replaced by the leader's snapshot");
                 self.core.ring().reset(state.revision);
-                self.show(Arc::new(state));
+                self.show(state);
             }
             Output::ServersChanged { servers } => {
                 tracing::info!(?servers, "servers");

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use control_core::{Input, SnapshotBytes};
 use domain::State;
 use journal::{DirDisk, FileError, SnapshotStore};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// How many jobs may wait.
@@ -13,7 +14,7 @@ const JOBS_MAX: usize = 16;
 
 #[derive(Debug)]
 enum Job {
-    Write { index: u64, term: u64, state: Box<State> },
+    Write { index: u64, term: u64, state: Arc<State> },
     Save { snapshot: SnapshotBytes, done: oneshot::Sender<Result<(), FileError>> },
     Read { index: u64, found: oneshot::Sender<Option<Bytes>> },
 }
@@ -40,10 +41,8 @@ impl Snapshots {
     }
 
     /// Begins to write a state; the core hears when it is durable. Called from the core's thread.
-    pub(crate) fn write(&self, index: u64, term: u64, state: State) -> Result<(), ServerError> {
-        self.jobs
-            .blocking_send(Job::Write { index, term, state: Box::new(state) })
-            .map_err(|_| ServerError::CoreStopped)
+    pub(crate) fn write(&self, index: u64, term: u64, state: Arc<State>) -> Result<(), ServerError> {
+        self.jobs.blocking_send(Job::Write { index, term, state }).map_err(|_| ServerError::CoreStopped)
     }
 
     /// Makes a received snapshot durable. Called from the core's thread.

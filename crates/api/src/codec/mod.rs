@@ -4,6 +4,7 @@
 //! The bytes are canonical: equal values have equal bytes in every version. Fields that hold their default are
 //! omitted, unknown fields are skipped, and numbers are never used again for something else.
 
+mod entry;
 mod records;
 mod state;
 mod table;
@@ -11,6 +12,7 @@ mod wire;
 
 use domain::State;
 use domain::spec::Template;
+pub use entry::{EntryWriter, decode_entry};
 pub use wire::{Decoder, Encoder};
 
 /// Bytes that are not what they should be.

@@ -48,6 +48,15 @@ impl Encoder {
         self.bytes
     }
 
+    pub(super) fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// A byte that is no field.
+    pub(super) fn byte(&mut self, byte: u8) {
+        self.bytes.push(byte);
+    }
+
     /// From here on, templates are written as numbers.
     pub(super) fn begin_templates(&mut self) {
         self.templates = Some(TemplateTable::default());
@@ -230,7 +239,12 @@ impl<T: Value> Field for Vec<T> {
     }
 
     fn read_field(slot: &mut Option<Self>, wire: WireType, input: &mut Decoder<'_>) -> Result<(), CodecError> {
-        slot.get_or_insert_default().push(T::read(wire, input)?);
+        let values = slot.get_or_insert_default();
+        if values.is_empty() {
+            // Most lists are of one, and many are kept for long.
+            values.reserve_exact(1);
+        }
+        values.push(T::read(wire, input)?);
         Ok(())
     }
 

@@ -92,7 +92,10 @@ impl Control {
         }
         let leader = self.leader.as_mut().expect("invariant: just seen");
         match leader.submit(call, self.at) {
-            Submitted::Batch(payload) => self.raft_inputs.push(ReplicaInput::ChangeMembers { change, payload }),
+            Submitted::Batch => {
+                let payload = leader.take_entry().expect("invariant: a batch was just decided");
+                self.raft_inputs.push(ReplicaInput::ChangeMembers { change, payload });
+            }
             Submitted::Attached => {}
             Submitted::Settled(waiter, answer) => self.answer_confirmed(waiter, answer),
         }

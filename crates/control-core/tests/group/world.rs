@@ -163,7 +163,7 @@ impl World {
                 self.waiting.entry(id).or_default().push(Input::SnapshotSent { to, ok });
             }
             Output::WriteSnapshot { index, term, state } => {
-                let bytes = Bytes::from(api::codec::encode(&state));
+                let bytes = Bytes::from(api::codec::encode(&*state));
                 self.disks.get_mut(&id).unwrap().snapshot = Some(SnapshotBytes { index, term, bytes });
                 self.waiting.entry(id).or_default().push(Input::SnapshotWritten { index });
             }

@@ -37,7 +37,7 @@ pub(super) enum ServerEvent {
     Stored {
         index: u64,
         term: u64,
-        state: Box<State>,
+        state: Arc<State>,
     },
     Input(Input),
     PeerMessage {
@@ -476,16 +476,15 @@ impl World<'_> {
                 running.answers.push((ticket, outcome));
             }
             Output::Applied { state } => {
-                self.show(number, Arc::new(state));
+                self.show(number, state);
                 self.answer_all(number);
             }
             Output::NotLeader { ticket, leader } => self.answer_ticket(number, ticket, Outcome::NotLeader(leader)),
             Output::ReadReady { ticket, state } => {
-                self.answer_ticket(number, ticket, Outcome::State(Arc::new(state)));
+                self.answer_ticket(number, ticket, Outcome::State(state));
             }
             Output::Published(applied) => self.publish(number, applied),
             Output::Restored { state } => {
-                let state = Arc::new(state);
                 running.ring.reset(state.revision);
                 self.tally("snapshot installed");
                 self.tell(What::Restored { server: number, state: Arc::clone(&state) });
@@ -560,7 +559,7 @@ impl World<'_> {
     }
 
     /// The thread of the snapshots takes one job after the other.
-    fn begin_store(&mut self, number: u64, index: u64, term: u64, state: State) {
+    fn begin_store(&mut self, number: u64, index: u64, term: u64, state: Arc<State>) {
         let now_ms = self.now_ms;
         let sync_ms = 4 * self.draw_sync_ms(number);
         let Some(server) = self.servers.get_mut(&number) else { return };
@@ -568,7 +567,7 @@ impl World<'_> {
         let Some(running) = &mut server.running else { return };
         let done_at_ms = running.store_free_at_ms.max(now_ms) + sync_ms;
         running.store_free_at_ms = done_at_ms;
-        let event = ServerEvent::Stored { index, term, state: Box::new(state) };
+        let event = ServerEvent::Stored { index, term, state };
         self.queue.put(done_at_ms, Event::Server(number, Some(life), event));
     }
 
