@@ -3,12 +3,9 @@
 
 use crate::config::ConfigRef;
 use crate::id::{ClassName, Key, Name, NodeName, Ordinal};
+pub use crate::labels::Labels;
 use crate::security::{ContainerSecurity, PodSecurity};
-use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Labels or annotations.
-pub type Labels = BTreeMap<Name, Name>;
 
 /// A StatefulSet's spec.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

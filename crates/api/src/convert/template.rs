@@ -333,7 +333,7 @@ pub(super) fn selector_from_wire(wire: Option<&v1::LabelSelector>, at: At<'_>) -
             return Err(at.refuse("must be In with one value: only labels with their values are selected by"));
         };
         let one = BTreeMap::from([(condition.key.clone(), value.clone())]);
-        labels.append(&mut at.labels(&one)?);
+        labels.extend(at.labels(&one)?);
     }
     if labels.is_empty() { Err(at.refuse("must not be empty")) } else { Ok(labels) }
 }
