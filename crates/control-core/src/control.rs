@@ -568,8 +568,7 @@ impl Control {
 fn decode_state(bytes: &[u8]) -> Result<State, api::codec::CodecError> {
     let mut state: State = api::codec::decode(bytes)?;
     if is_on(Mutant::RequestsForgottenOnSnapshot) {
-        state.requests.clear();
-        state.requests_by_age.clear();
+        state.requests = domain::Requests::default();
     }
     Ok(state)
 }

@@ -10,7 +10,7 @@ use crate::object::{
     VolumePhase,
 };
 use crate::spec::{Labels, SetSpec};
-use crate::state::{Place, REQUESTS_MAX, State};
+use crate::state::{Place, State};
 use mutants::{Mutant, is_on};
 use std::sync::Arc;
 
@@ -41,16 +41,7 @@ impl State {
 
     /// Remembers that a request was applied.
     pub(crate) fn remember(&mut self, request: &RequestId) {
-        if self.requests.insert(request.clone(), self.revision).is_none() {
-            // No two batches lead to the same revision.
-            self.requests_by_age.insert(self.revision, request.clone());
-        }
-        while REQUESTS_MAX < self.requests.len() {
-            let Some(oldest) = self.requests_by_age.get_min().map(|(revision, _)| *revision) else { return };
-            if let Some(request) = self.requests_by_age.remove(&oldest) {
-                self.requests.remove(&request);
-            }
-        }
+        self.requests.insert(request.clone(), self.revision);
     }
 
     /// Applies one event.

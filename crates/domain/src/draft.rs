@@ -65,7 +65,7 @@ impl Draft {
         if let Some(revision) = request.id.as_ref().and_then(|id| self.state.requests.get(id))
             && !is_on(Mutant::RequestAppliedTwice)
         {
-            return Ok(Outcome::Repeat(*revision));
+            return Ok(Outcome::Repeat(revision));
         }
         let base = self.state.revision;
         let events = decide(&self.state, request, at_ms)?;

@@ -176,14 +176,24 @@ impl fmt::Debug for Key {
     }
 }
 
+impl RequestId {
+    /// A number for it. Others may have the same.
+    #[must_use]
+    pub(crate) fn digest(&self) -> u64 {
+        fnv1a(self.as_str())
+    }
+}
+
+/// FNV-1a: small, and fixed for ever. Never against an adversary.
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
 /// An object's identity as people see it: the shape of a UUID, made from the cluster's random name and the number,
 /// so that it is unique among clusters as well.
 #[must_use]
 pub fn uid_text(cluster: &Name, uid: Uid) -> String {
-    let seed = cluster
-        .as_str()
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let seed = fnv1a(cluster.as_str());
     let (high, low) = (seed >> 32, seed & 0xffff_ffff);
     format!("{high:08x}-{:04x}-8{:03x}-8{:03x}-{:012x}", low >> 16, (low >> 4) & 0xfff, low & 0xfff, uid.0)
 }

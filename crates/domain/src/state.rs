@@ -2,15 +2,11 @@
 //! Changed by [`State::apply`] alone.
 
 use crate::config::{Config, ConfigKind};
-use crate::id::{
-    ClassName, Incarnation, Key, Name, NodeName, RequestId, Revision, RevisionName, ServerId, Uid, VolumeName,
-};
+use crate::id::{ClassName, Incarnation, Key, Name, NodeName, Revision, RevisionName, ServerId, Uid, VolumeName};
 use crate::object::{Budget, Claim, Class, Node, Pod, Server, Service, Set, Volume, VolumePhase};
+use crate::requests::Requests;
 use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
-
-/// How many request ids are remembered; the oldest is forgotten first, and its retry would be applied again.
-pub const REQUESTS_MAX: usize = 16_384;
 
 /// The state.
 #[derive(Clone, Debug, Default)]
@@ -47,10 +43,8 @@ pub struct State {
     pub founders: Vec<ServerId>,
     /// The highest number that any server ever had.
     pub last_server: ServerId,
-    /// Requests that were applied, and the revision each led to.
-    pub requests: OrdMap<RequestId, Revision>,
-    /// The same, oldest first.
-    pub requests_by_age: OrdMap<Revision, RequestId>,
+    /// Requests that were applied.
+    pub requests: Requests,
     pub(crate) index: Index,
 }
 
@@ -243,7 +237,6 @@ impl State {
     /// Makes the indexes anew from the objects, after the state was read from a snapshot.
     pub fn reindex(&mut self) {
         self.index = Index::default();
-        self.requests_by_age = self.requests.iter().map(|(id, revision)| (*revision, id.clone())).collect();
         let pods: Vec<_> = self.pods.iter().map(|(key, pod)| (key.clone(), Arc::clone(pod))).collect();
         for (key, pod) in pods {
             self.index.add_pod(&key, &pod);

@@ -32,7 +32,9 @@ impl EntryWriter {
 
     /// The entry, unless nothing was added since the last one.
     pub fn take(&mut self) -> Option<Vec<u8>> {
-        let entry = std::mem::take(&mut self.out).into_bytes();
+        // Copied, so that the entry, which is kept for long, has no more room than it needs.
+        let entry = self.out.as_bytes().to_vec();
+        self.out.clear();
         (!entry.is_empty()).then_some(entry)
     }
 }

@@ -3,6 +3,7 @@
 use super::wire::{Decoder, Encoder, Field, Value};
 use super::{CodecError, Record};
 use domain::State;
+use domain::id::{RequestId, Revision};
 use domain::spec::Template;
 use std::sync::Arc;
 
@@ -23,7 +24,9 @@ impl Record for State {
         self.services.write_field(9, out);
         self.nodes.write_field(10, out);
         self.node_incarnations.write_field(11, out);
-        self.requests.write_field(12, out);
+        let mut requests: Vec<_> = self.requests.iter().map(|(request, at)| (request.clone(), at)).collect();
+        requests.sort_unstable();
+        requests.write_field(12, out);
         self.budgets.write_field(13, out);
         self.servers.write_field(16, out);
         self.founders.write_field(17, out);
@@ -94,7 +97,8 @@ fn decode_with_templates(input: &mut Decoder<'_>) -> Result<State, CodecError> {
     state.services = Field::finish(services)?;
     state.nodes = Field::finish(nodes)?;
     state.node_incarnations = Field::finish(node_incarnations)?;
-    state.requests = Field::finish(requests)?;
+    let requests: Vec<(RequestId, Revision)> = Field::finish(requests)?;
+    state.requests = requests.into_iter().collect();
     state.budgets = Field::finish(budgets)?;
     state.servers = Field::finish(servers)?;
     state.founders = Field::finish(founders)?;

@@ -3,7 +3,8 @@
 
 use super::{CodecError, Record};
 use domain::config::Blob;
-use domain::spec::Template;
+use domain::id::Name;
+use domain::spec::{Labels, Template};
 use imbl::OrdMap;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field};
 use std::collections::BTreeMap;
@@ -48,8 +49,17 @@ impl Encoder {
         self.bytes
     }
 
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub(super) fn len_bytes(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Begins again, with the room that there is.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
     }
 
     /// A byte that is no field.
@@ -286,6 +296,22 @@ macro_rules! maps {
 maps! {
     BTreeMap:;
     OrdMap: Clone;
+}
+
+impl Field for Labels {
+    fn write_field(&self, field: u32, out: &mut Encoder) {
+        (**self).write_field(field, out);
+    }
+
+    fn read_field(slot: &mut Option<Self>, wire: WireType, input: &mut Decoder<'_>) -> Result<(), CodecError> {
+        let (key, value) = <(Name, Name)>::read(wire, input)?;
+        slot.get_or_insert_default().insert(key, value);
+        Ok(())
+    }
+
+    fn finish(slot: Option<Self>) -> Result<Self, CodecError> {
+        Ok(slot.unwrap_or_default())
+    }
 }
 
 impl<A: Value, B: Value> Record for (A, B) {

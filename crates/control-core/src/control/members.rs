@@ -75,7 +75,7 @@ impl Control {
     pub(super) fn decide_change(&mut self, call: Call) {
         let Some(leader) = &mut self.leader else { return self.give_up(call.waiter) };
         let draft = leader.draft().expect("invariant: asked only when it may decide");
-        let is_repeat = call.request.id.as_ref().is_some_and(|id| draft.requests.contains_key(id));
+        let is_repeat = call.request.id.as_ref().is_some_and(|id| draft.requests.contains(id));
         let change = change_of(&call.request.command, draft);
         match self.replica.check_change(change) {
             Err(ChangeRefused::Pending | ChangeRefused::Transferring) if !is_repeat => {

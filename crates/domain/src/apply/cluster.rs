@@ -23,16 +23,21 @@ impl State {
                 self.classes.remove(class);
             }
             Event::ServiceApplied { service, labels, annotations, spec, address } => {
-                let mut meta = self.new_meta(labels, annotations);
-                if let Some(old) = self.services.get(service) {
-                    meta.inherit(&old.meta);
-                    self.index.addresses.remove(&old.address);
+                let meta = self.new_meta(labels, annotations);
+                let mut record = Service { meta, spec: spec.clone(), address: *address };
+                match self.services.get_mut(service) {
+                    Some(old) => {
+                        record.meta.inherit(&old.meta);
+                        self.index.addresses.remove(&old.address);
+                        *old = Arc::new(record);
+                    }
+                    None => {
+                        self.services.insert(service.clone(), Arc::new(record));
+                    }
                 }
                 if *address != 0 {
                     self.index.addresses.insert(*address);
                 }
-                let record = Service { meta, spec: spec.clone(), address: *address };
-                self.services.insert(service.clone(), Arc::new(record));
             }
             Event::ServiceRemoved { service } => {
                 if let Some(removed) = self.services.remove(service) {

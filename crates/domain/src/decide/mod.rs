@@ -90,9 +90,8 @@ fn not_found(kind: &'static str, name: impl ToString) -> Rejection {
 
 /// Refuses when the object moved on since the caller read it. Revision 0 says that it must not exist.
 fn check_expected(state: &State, request: &Request) -> Result<(), Rejection> {
-    let (Some(expected), Some((kind, name, actual))) = (request.expected, target(state, &request.command)) else {
-        return Ok(());
-    };
+    let Some(expected) = request.expected else { return Ok(()) };
+    let Some((kind, name, actual)) = target(state, &request.command) else { return Ok(()) };
     match actual {
         Some(actual) if actual == expected => Ok(()),
         Some(actual) => Err(Rejection::RevisionMoved { kind, name, expected, actual }),
