@@ -9,6 +9,9 @@ use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
 use crate::members::Members;
 
+/// How much is kept of what a snapshot covers, whatever number of entries that is: entries may be large.
+const KEEP_BYTES_MAX: u64 = 16 << 20;
+
 /// What identifies a snapshot: the last entry it covers, and the members as of that entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotMeta {
@@ -153,7 +156,7 @@ impl Store {
         if let Some((_, members)) = self.changes.drain(..covered).next_back() {
             self.snapshot.members = members;
         }
-        let base_index = index.saturating_sub(keep).max(self.base_index);
+        let base_index = index.saturating_sub(keep).max(self.base_index).max(self.first_within(index, KEEP_BYTES_MAX));
         self.base_term =
             self.term_at(base_index).expect("invariant: the new base is between the old one and the snapshot");
         let dropped = self.offset(base_index + 1);
@@ -163,6 +166,17 @@ impl Store {
         self.base_index = base_index;
         let covered = self.offset(index + 1);
         self.covered_bytes = self.entries.range(..covered).map(entry_bytes).sum();
+    }
+
+    /// The index before the oldest of the entries up to `index` that together fit into so many bytes.
+    fn first_within(&self, index: u64, bytes_max: u64) -> u64 {
+        let mut bytes = 0;
+        let up_to = self.entries.range(..self.offset(index + 1)).rev();
+        let fitting = up_to.take_while(|entry| {
+            bytes += entry_bytes(entry);
+            bytes <= bytes_max
+        });
+        index - fitting.count() as u64
     }
 
     fn offset(&self, index: u64) -> usize {
@@ -267,6 +281,12 @@ mod tests {
         assert_eq!(store.term(4), Err(Error::Store(StorageError::Compacted)));
         assert_eq!(store.uncovered_bytes(), 2 * 26);
         assert_eq!(store.snapshot(0, 2).unwrap().get_metadata().index, 8);
+    }
+
+    #[test]
+    fn the_margin_of_a_compaction_has_a_size() {
+        let store = store_with(1..=10);
+        assert_eq!((store.first_within(8, 2 * 26), store.first_within(8, 25), store.first_within(8, 1000)), (6, 8, 0));
     }
 
     #[test]
