@@ -309,7 +309,7 @@ fn prepare(
     };
     let dir = process::attempt_dir(pod_dir, name, attempt);
     std::fs::create_dir_all(&dir).map_err(io)?;
-    files::write_json(&dir.join(ABOUT_FILE), &about).map_err(io)?;
+    files::write_json_of_boot(&dir.join(ABOUT_FILE), &about).map_err(io)?;
     drop_old_attempts(pod_dir, name, attempt);
     let container = name.to_owned();
     let input = shim::Input { is_open: spec.has_stdin, is_once: spec.is_stdin_once, has_terminal: spec.has_terminal };

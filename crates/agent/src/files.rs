@@ -1,10 +1,11 @@
-//! Small files that must survive a crash whole: written aside, synced, renamed.
+//! Small files that must survive a crash whole: written aside, synced, renamed. What speaks of processes alone is not
+//! synced: it has to outlive those who wrote it, and need not outlive the machine, with which all processes end.
 //! Never knows what is in them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,12 +14,25 @@ use serde::de::DeserializeOwned;
 ///
 /// The file is readable by its owner only: environments may carry secrets.
 pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
-    let aside = path.with_extension("aside");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&aside, path)?;
+    write_aside(path, content)?.sync_all()?;
+    fs::rename(aside(path), path)?;
     sync_parent(path)
+}
+
+/// [`write_durably`] without a sync: what a crash of the machine leaves may be missing or empty.
+fn write_lightly(path: &Path, content: &[u8]) -> io::Result<()> {
+    drop(write_aside(path, content)?);
+    fs::rename(aside(path), path)
+}
+
+fn aside(path: &Path) -> PathBuf {
+    path.with_extension("aside")
+}
+
+fn write_aside(path: &Path, content: &[u8]) -> io::Result<File> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(aside(path))?;
+    file.write_all(content)?;
+    Ok(file)
 }
 
 /// [`write_durably`] of a value as JSON.
@@ -26,9 +40,17 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     write_durably(path, &serde_json::to_vec(value)?)
 }
 
-/// Reads a JSON file; a missing file is `None`, a broken one an error.
+/// Writes a value as JSON that means nothing after the machine has stopped: it is whole for every process that looks at
+/// it, and after a crash of the machine it may be missing or empty.
+pub fn write_json_of_boot<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    write_lightly(path, &serde_json::to_vec(value)?)
+}
+
+/// Reads a JSON file; a missing file is `None`, and so is an empty one: nobody writes such, but a machine that crashed may
+/// leave it. A broken one is an error.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match fs::read(path) {
+        Ok(content) if content.is_empty() => Ok(None),
         Ok(content) => Ok(Some(serde_json::from_slice(&content)?)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -83,5 +105,23 @@ fn open_directories(path: &Path) {
     let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         open_directories(&entry.path());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_crash_of_the_machine_left_empty_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.json");
+        assert_eq!(read_json::<u64>(&path).unwrap(), None);
+        write_json_of_boot(&path, &7).unwrap();
+        assert_eq!(read_json::<u64>(&path).unwrap(), Some(7));
+        fs::write(&path, "").unwrap();
+        assert_eq!(read_json::<u64>(&path).unwrap(), None);
+        fs::write(&path, "{").unwrap();
+        assert!(read_json::<u64>(&path).is_err());
     }
 }

@@ -273,8 +273,7 @@ impl ProcessRuntime {
             groups: self.machine.groups(&group_name(dir)),
             exe: self.exe.clone(),
         };
-        files::write_json(&dir.join(RUN_FILE), &run)?;
-        files::sync_parent(dir)?;
+        files::write_json_of_boot(&dir.join(RUN_FILE), &run)?;
         // Written down before they are there, so that whoever comes after us finds them.
         self.machine.make(&group_name(dir), &spec.limits)?;
         File::create(dir.join("shim.log"))

@@ -481,7 +481,7 @@ fn start(dir: &Path, run: &RunFile, ready: Option<OwnedFd>, theirs: Theirs) -> i
 fn announce(dir: &Path, container: Identity) -> io::Result<()> {
     let shim = Identity::of_self().ok_or_else(|| io::Error::other("no entry in /proc"))?;
     let file = ShimFile { boot_id: process_tree::boot_id()?, shim, container };
-    files::write_json(&dir.join(SHIM_FILE), &file)?;
+    files::write_json_of_boot(&dir.join(SHIM_FILE), &file)?;
     rustix::stdio::dup2_stdout(File::options().write(true).open("/dev/null")?)?;
     Ok(())
 }
