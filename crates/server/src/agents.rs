@@ -40,8 +40,8 @@ impl AgentService {
 
     /// During an election an agent is better kept waiting than sent around the servers, backing off ever longer.
     async fn wait_for_leader(&self) -> Result<(), Status> {
-        let mut latest = self.core.subscribe();
-        let known = latest.wait_for(|latest| latest.status.leader.is_some());
+        let mut standing = self.core.standing();
+        let known = standing.wait_for(|standing| standing.leader.is_some());
         match tokio::time::timeout(LEADER_WAIT, known).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(status::stopping()),

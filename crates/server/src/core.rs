@@ -6,6 +6,7 @@ use control_core::{CallError, Input, Reply, Status};
 use domain::agent::ToAgent;
 use domain::id::Revision;
 use domain::{Request, State};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -52,7 +53,16 @@ pub(crate) enum Answer {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Latest {
     pub(crate) state: Arc<State>,
-    pub(crate) status: Status,
+    pub(crate) status: Arc<Status>,
+}
+
+/// What seldom changes, for those who wait for it: they are not to be woken by every change of anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Who leads, if known.
+    pub(crate) leader: Option<u64>,
+    /// The servers and where they are reached; empty where that has not been said yet.
+    pub(crate) servers: BTreeMap<u64, String>,
 }
 
 /// The core's thread is gone.
@@ -69,7 +79,9 @@ pub(crate) struct Core {
 #[derive(Debug)]
 struct Shared {
     commands: mpsc::Sender<Command>,
-    latest: watch::Sender<Latest>,
+    state: watch::Sender<Arc<State>>,
+    status: Mutex<Arc<Status>>,
+    standing: watch::Sender<Standing>,
     ring: Mutex<Ring>,
     is_tick_waiting: AtomicBool,
     last_session: AtomicU64,
@@ -81,7 +93,9 @@ impl Core {
         let ring = Ring::new(latest.state.revision, control_core::watch::EVENTS_MAX);
         let shared = Shared {
             commands,
-            latest: watch::Sender::new(latest),
+            state: watch::Sender::new(latest.state),
+            status: Mutex::new(latest.status),
+            standing: watch::Sender::default(),
             ring: Mutex::new(ring),
             is_tick_waiting: AtomicBool::new(false),
             last_session: AtomicU64::new(0),
@@ -167,31 +181,48 @@ impl Core {
     /// The state here, once it has reached a revision.
     pub(crate) async fn state_at(&self, revision: Revision) -> Result<Arc<State>, Stopped> {
         // Where the change was made, it is shown before it is answered.
-        let shown = Arc::clone(&self.shared.latest.borrow().state);
+        let shown = self.state();
         if revision <= shown.revision {
             return Ok(shown);
         }
-        let mut latest = self.subscribe();
-        let reached = latest.wait_for(|latest| revision <= latest.state.revision).await.map_err(|_| Stopped)?;
-        Ok(Arc::clone(&reached.state))
+        let mut states = self.states();
+        let reached = states.wait_for(|state| revision <= state.revision).await.map_err(|_| Stopped)?;
+        Ok(Arc::clone(&reached))
     }
 
-    pub(crate) fn status(&self) -> Status {
-        self.shared.latest.borrow().status.clone()
+    /// The state that is shown now.
+    pub(crate) fn state(&self) -> Arc<State> {
+        Arc::clone(&self.shared.state.borrow())
     }
 
-    /// What is shown now.
-    pub(crate) fn latest(&self) -> Latest {
-        self.shared.latest.borrow().clone()
+    /// How the server sees its group now.
+    pub(crate) fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.shared.status.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Changes whenever the state or the role does.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Latest> {
-        self.shared.latest.subscribe()
+    /// Changes whenever the state does.
+    pub(crate) fn states(&self) -> watch::Receiver<Arc<State>> {
+        self.shared.state.subscribe()
     }
 
-    pub(crate) fn publish(&self, latest: Latest) {
-        self.shared.latest.send_replace(latest);
+    /// Changes whenever another server leads, or is reached elsewhere.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.shared.standing.subscribe()
+    }
+
+    /// From now on, whoever looks sees this state.
+    pub(crate) fn show(&self, state: Arc<State>) {
+        self.shared.state.send_replace(state);
+    }
+
+    pub(crate) fn show_status(&self, status: Arc<Status>) {
+        let leader = status.leader;
+        *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        self.shared.standing.send_if_modified(|standing| std::mem::replace(&mut standing.leader, leader) != leader);
+    }
+
+    pub(crate) fn show_servers(&self, servers: BTreeMap<u64, String>) {
+        self.shared.standing.send_modify(|standing| standing.servers = servers);
     }
 
     /// The recent past. Held only for as long as it takes to look.

@@ -9,7 +9,6 @@ use crate::{ServerConfig, ServerError};
 use bytes::Bytes;
 use consensus::Retention;
 use control_core::{Control, Input, Output, Recovered, SnapshotBytes};
-use domain::State;
 use domain::agent::ToAgent;
 use journal::{DirDisk, Journal, Ledger, Options, Seq, SnapshotStore};
 use std::collections::BTreeMap;
@@ -40,7 +39,8 @@ pub(crate) struct Engine {
     tickets: Tickets,
     /// Given once the state that they speak of is shown.
     answers: Vec<(u64, Answer)>,
-    shown: Latest,
+    /// What was last shown of how this server sees its group.
+    status: Arc<control_core::Status>,
     agents: BTreeMap<u64, mpsc::Sender<ToAgent>>,
     /// Inputs that came of executing outputs; they go first.
     own_inputs: Vec<Input>,
@@ -90,7 +90,7 @@ impl Opened {
 
     /// The state as of the snapshot; later entries follow with the first step.
     pub(crate) fn latest(&self) -> Latest {
-        Latest { state: Arc::new(self.control.state().clone()), status: self.control.status() }
+        Latest { state: Arc::new(self.control.state().clone()), status: Arc::new(self.control.status()) }
     }
 
     /// Starts everything that the core's thread relies on. Called within the runtime.
@@ -102,9 +102,10 @@ impl Opened {
         commands: mpsc::Receiver<Command>,
     ) -> Result<Engine, ServerError> {
         let snapshots = Snapshots::spawn(self.store, core.clone())?;
+        core.show_servers(self.control.servers());
         addresses.follow(self.control.servers());
         let outboxes = Outboxes::new(config.id, addresses.clone(), core.clone(), snapshots.clone());
-        let shown = Latest { state: Arc::new(self.control.state().clone()), status: self.control.status() };
+        let status = core.status();
         Ok(Engine {
             id: config.id,
             cluster_id: config.cluster_id.clone(),
@@ -118,7 +119,7 @@ impl Opened {
             outboxes,
             tickets: Tickets::default(),
             answers: Vec::new(),
-            shown,
+            status,
             agents: BTreeMap::new(),
             own_inputs: Vec::new(),
             started_at: Instant::now(),
@@ -159,8 +160,8 @@ impl Engine {
             for output in outputs {
                 self.execute(output)?;
             }
-            self.answer_all();
             self.show_status();
+            self.answer_all();
         }
     }
 
@@ -199,7 +200,8 @@ impl Engine {
                 self.answers.push((ticket, result.map_or_else(Answer::Failed, Answer::Done)));
             }
             Output::Applied { state } => {
-                self.show(state);
+                self.core.show(state);
+                self.show_status();
                 self.answer_all();
             }
             Output::NotLeader { ticket, leader } => self.tickets.answer(ticket, Answer::NotLeader { leader }),
@@ -208,10 +210,11 @@ impl Engine {
             Output::Restored { state } => {
                 tracing::info!(revision = state.revision.0, "the state was replaced by the leader's snapshot");
                 self.core.ring().reset(state.revision);
-                self.show(state);
+                self.core.show(state);
             }
             Output::ServersChanged { servers } => {
                 tracing::info!(?servers, "servers");
+                self.core.show_servers(servers.clone());
                 self.addresses.follow(servers);
                 self.outboxes.follow();
             }
@@ -257,17 +260,11 @@ impl Engine {
         }
     }
 
-    /// From now on, whoever looks sees this state.
-    fn show(&mut self, state: Arc<State>) {
-        self.shown = Latest { state, status: self.control.status() };
-        self.core.publish(self.shown.clone());
-    }
-
     fn show_status(&mut self) {
         let status = self.control.status();
-        if self.shown.status != status {
-            self.shown.status = status;
-            self.core.publish(self.shown.clone());
+        if *self.status != status {
+            self.status = Arc::new(status);
+            self.core.show_status(Arc::clone(&self.status));
         }
     }
 

@@ -119,7 +119,7 @@ fn unreachable_nodes(state: &State) -> u64 {
 
 /// Answers a scrape.
 pub(crate) async fn answer(core: Core) -> Response {
-    let latest = core.subscribe().borrow().clone();
+    let latest = Latest { state: core.state(), status: core.status() };
     match core.metrics().text(&latest) {
         Ok(text) => ([(CONTENT_TYPE, TEXT)], text).into_response(),
         Err(error) => (axum::http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

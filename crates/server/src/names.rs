@@ -7,6 +7,7 @@
 use crate::core::Core;
 use api::internal::NamesFrame;
 use domain::Names;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
@@ -15,22 +16,23 @@ use tonic::Status;
 const SERVICES_PER_FRAME_MAX: usize = 64;
 /// How many messages may wait for one listener.
 pub(crate) const FRAMES_MAX: usize = 4;
-/// A listener hears of changes at most so often: what comes meanwhile goes together.
+/// Names are looked at anew at most so often: what changes meanwhile goes together.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Keeps names up with the state of a server, for as long as it runs.
 pub(crate) fn keep(core: &Core) -> watch::Receiver<Names> {
-    let mut latest = core.subscribe();
-    let mut seen = (*latest.borrow_and_update().state).clone();
+    let mut states = core.states();
+    let mut seen = Arc::clone(&states.borrow_and_update());
     let mut names = Names::of(&seen);
     let (told, listening) = watch::channel(names.clone());
     tokio::spawn(async move {
-        while latest.changed().await.is_ok() {
-            let state = (*latest.borrow_and_update().state).clone();
+        while states.changed().await.is_ok() {
+            let state = Arc::clone(&states.borrow_and_update());
             if names.follow(&seen, &state) {
                 told.send_replace(names.clone());
             }
             seen = state;
+            tokio::time::sleep(PAUSE).await;
         }
     });
     listening
@@ -48,7 +50,6 @@ pub(crate) async fn tell(mut names: watch::Receiver<Names>, frames: mpsc::Sender
             }
         }
         known = Some(now);
-        tokio::time::sleep(PAUSE).await;
         tokio::select! {
             () = frames.closed() => return,
             changed = names.changed() => if changed.is_err() {

@@ -35,6 +35,11 @@ const BATCHES_MAX: usize = 16;
 /// The largest message of a peer: a batch, and one entry that may be larger than any batch.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 128 << 20;
 const CHUNK_BYTES: usize = 1 << 20;
+/// How much may be on its way over one stream, over one connection, and in one frame: as much as a batch, rather than the
+/// 64 KiB and 16 KiB that are usual, or a batch of changes waits in the middle for leave to go on.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+pub(crate) const FRAME_BYTES_MAX: u32 = 1 << 20;
 /// A snapshot is held in memory while it arrives.
 const SNAPSHOT_BYTES_MAX: u64 = 4 << 30;
 /// A stream that lasted for so long was not just an attempt.
@@ -283,10 +288,9 @@ impl PeerService {
 
     /// Refuses a server that was removed. One that is not known here may be newer than what is applied here.
     fn check_member(&self, from: u64) -> Result<(), Status> {
-        let latest = self.forward.core().subscribe();
-        let latest = latest.borrow();
-        let (servers, from) = (&latest.state.servers, ServerId(from));
-        if servers.is_empty() || servers.contains_key(&from) || latest.state.last_server < from {
+        let state = self.forward.core().state();
+        let (servers, from) = (&state.servers, ServerId(from));
+        if servers.is_empty() || servers.contains_key(&from) || state.last_server < from {
             return Ok(());
         }
         let text = format!("server {} was removed from the cluster", from.name());

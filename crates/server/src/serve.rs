@@ -28,6 +28,8 @@ use tonic_health::server::HealthReporter;
 
 /// How long one attempt to say where this server is may take.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long one that failed is waited out.
+const ADDRESS_PAUSE: Duration = Duration::from_millis(500);
 
 /// Runs a server until `shutdown` is ready or the disk fails. Connections that are open then end with the runtime: the
 /// process should exit.
@@ -124,6 +126,9 @@ async fn answer(
     let routes = with_metrics(routes, core.clone());
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let serving = Server::builder()
+        .initial_stream_window_size(Some(peers::STREAM_WINDOW_BYTES))
+        .initial_connection_window_size(Some(peers::CONNECTION_WINDOW_BYTES))
+        .max_frame_size(Some(peers::FRAME_BYTES_MAX))
         // Monitoring does not speak HTTP/2.
         .accept_http1(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -176,16 +181,16 @@ fn with_metrics(mut routes: Routes, core: Core) -> Routes {
 
 /// Healthy is a server that knows who leads: it can take any call.
 async fn announce_health(core: Core, health: HealthReporter) {
-    let mut latest = core.subscribe();
+    let mut standing = core.standing();
     let mut was_healthy = None;
     loop {
-        let is_healthy = latest.borrow_and_update().status.leader.is_some();
+        let is_healthy = standing.borrow_and_update().leader.is_some();
         if was_healthy != Some(is_healthy) {
             was_healthy = Some(is_healthy);
             let status = if is_healthy { ServingStatus::Serving } else { ServingStatus::NotServing };
             health.set_service_status("", status).await;
         }
-        if latest.changed().await.is_err() {
+        if standing.changed().await.is_err() {
             return;
         }
     }
@@ -194,23 +199,23 @@ async fn announce_health(core: Core, health: HealthReporter) {
 /// Says where this server is reached, whenever the state says otherwise.
 async fn announce_address(id: u64, address: String, forward: Forward) {
     let own = ServerId(id);
-    let mut latest = forward.core().subscribe();
+    let mut standing = forward.core().standing();
     loop {
         let is_wrong = {
-            let seen = latest.borrow_and_update();
-            let named = seen.state.servers.get(&own);
-            seen.status.leader.is_some() && named.is_some_and(|named| named.address.as_str() != address)
+            let seen = standing.borrow_and_update();
+            seen.leader.is_some() && seen.servers.get(&id).is_some_and(|named| *named != address)
         };
         if is_wrong {
             let command = domain::Command::AddressServer { server: own, address: address.as_str().into() };
             let actor = format!("server/{}", own.name()).into();
             let request = domain::Request { actor, id: None, expected: None, command };
-            // Looked at again with the next change, and there is one once there is a leader.
             if let Err(status) = forward.change(request, Instant::now() + ADDRESS_PATIENCE).await {
                 tracing::warn!(reason = status.message(), "this server's address is not known to the others yet");
+                tokio::time::sleep(ADDRESS_PAUSE).await;
+                continue;
             }
         }
-        if latest.changed().await.is_err() {
+        if standing.changed().await.is_err() {
             return;
         }
     }

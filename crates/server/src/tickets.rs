@@ -9,16 +9,9 @@ use tokio::sync::oneshot;
 #[derive(Debug, Default)]
 pub(crate) struct Tickets {
     last: u64,
-    waiting: BTreeMap<u64, Waiting>,
-    /// Groups, by their first ticket.
+    alone: BTreeMap<u64, oneshot::Sender<Answer>>,
+    /// Calls that came together, by the first of their tickets, which have no holes.
     groups: BTreeMap<u64, Group>,
-}
-
-#[derive(Debug)]
-enum Waiting {
-    Alone(oneshot::Sender<Answer>),
-    /// Part of the group with this first ticket.
-    Together(u64),
 }
 
 /// Calls that are answered together, once each has its answer.
@@ -33,7 +26,7 @@ impl Tickets {
     /// A ticket for one.
     pub(crate) fn issue(&mut self, reply: oneshot::Sender<Answer>) -> u64 {
         self.last += 1;
-        self.waiting.insert(self.last, Waiting::Alone(reply));
+        self.alone.insert(self.last, reply);
         self.last
     }
 
@@ -46,7 +39,6 @@ impl Tickets {
             return first;
         }
         self.last += count as u64;
-        self.waiting.extend((first..=self.last).map(|ticket| (ticket, Waiting::Together(first))));
         let answers = std::iter::repeat_with(|| None).take(count).collect();
         self.groups.insert(first, Group { answers, missing_count: count, reply });
         first
@@ -54,32 +46,38 @@ impl Tickets {
 
     /// Gives an answer. Whoever asked may have given up since.
     pub(crate) fn answer(&mut self, ticket: u64, answer: Answer) {
-        match self.waiting.remove(&ticket) {
-            Some(Waiting::Alone(reply)) => {
-                let _ = reply.send(answer);
+        if let Some(reply) = self.alone.remove(&ticket) {
+            let _ = reply.send(answer);
+        } else if let Some((&first, group)) = self.groups.range_mut(..=ticket).next_back() {
+            let place = usize::try_from(ticket - first).expect("invariant: a group fits in memory");
+            if group.take(place, answer)
+                && let Some(group) = self.groups.remove(&first)
+            {
+                let _ = group.reply.send(group.answers.into_iter().flatten().collect());
             }
-            Some(Waiting::Together(first)) => self.answer_part(first, ticket, answer),
-            None => {}
         }
     }
+}
 
-    fn answer_part(&mut self, first: u64, ticket: u64, answer: Answer) {
-        let group = self.groups.get_mut(&first).expect("invariant: a group lasts as long as one of its tickets");
-        let place = usize::try_from(ticket - first).expect("invariant: a group fits in memory");
-        group.answers[place] = Some(answer);
-        group.missing_count -= 1;
-        if group.missing_count == 0
-            && let Some(group) = self.groups.remove(&first)
-        {
-            let _ = group.reply.send(group.answers.into_iter().flatten().collect());
-        }
+impl Group {
+    /// Takes an answer, unless it is not of this group or is there already; says whether it was the last one.
+    fn take(&mut self, place: usize, answer: Answer) -> bool {
+        let Some(slot @ None) = self.answers.get_mut(place) else { return false };
+        *slot = Some(answer);
+        self.missing_count -= 1;
+        self.missing_count == 0
     }
 }
 
 impl Drop for Tickets {
     fn drop(&mut self) {
-        for ticket in self.waiting.keys().copied().collect::<Vec<_>>() {
-            self.answer(ticket, Answer::Failed(CallError::OutcomeUnknown));
+        let unknown = || Answer::Failed(CallError::OutcomeUnknown);
+        for reply in std::mem::take(&mut self.alone).into_values() {
+            let _ = reply.send(unknown());
+        }
+        for group in std::mem::take(&mut self.groups).into_values() {
+            let answers = group.answers.into_iter().map(|answer| answer.unwrap_or_else(unknown));
+            let _ = group.reply.send(answers.collect());
         }
     }
 }

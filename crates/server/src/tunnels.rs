@@ -297,9 +297,8 @@ impl Tunnels {
 
     /// What the state says about the node is enough to say no.
     fn check_reachable(&self, name: &NodeName) -> Result<(), Status> {
-        let latest = self.core.subscribe();
-        let latest = latest.borrow();
-        let Some(node) = latest.state.nodes.get(name) else {
+        let state = self.core.state();
+        let Some(node) = state.nodes.get(name) else {
             return Err(status::not_found("node", name.as_str()));
         };
         match &node.unreachable {

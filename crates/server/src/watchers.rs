@@ -86,22 +86,32 @@ impl Watchers {
 
     /// Hands out batches as they come, for as long as the server runs.
     pub(crate) async fn run(self) {
-        let mut latest = self.core.subscribe();
+        let mut states = self.core.states();
         loop {
             // Seen before the look at the ring: what comes in between is not slept over.
-            latest.borrow_and_update();
-            let cursor = self.table().cursor;
+            states.borrow_and_update();
+            let cursor = self.skip_unwatched();
             let poll = self.core.ring().poll(cursor);
             match poll {
                 Poll::Next(batches) => batches.iter().for_each(|applied| self.table().hand_out(applied)),
                 Poll::Compacted { floor } => self.table().jump(floor),
                 Poll::UpToDate => {
-                    if latest.changed().await.is_err() {
+                    if states.changed().await.is_err() {
                         return;
                     }
                 }
             }
         }
+    }
+
+    /// The next revision to hand out after; what nobody watches is not looked at.
+    fn skip_unwatched(&self) -> Revision {
+        let mut table = self.table();
+        if table.entries.is_empty() && table.lagging.is_empty() {
+            // Nobody can join in between: whoever does comes after all of this.
+            table.cursor = self.core.ring().revision();
+        }
+        table.cursor
     }
 
     /// Joins.

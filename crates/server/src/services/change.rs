@@ -120,7 +120,7 @@ impl Change {
     fn complete(&self, state: &State) -> Result<Request, Status> {
         let mut command = self.command.clone();
         // A request that was carried out before is answered from memory, whatever became of its object.
-        if self.id.as_ref().is_some_and(|id| state.requests.contains_key(id)) {
+        if self.id.as_ref().is_some_and(|id| state.requests.contains(id)) {
             return Ok(self.request(command, self.expected));
         }
         let mut seen = None;

@@ -69,50 +69,62 @@ where
 /// Carries out the changes of a message in order. Those that need nothing to be read first go to the core together.
 async fn carry_out_many(api: Api, request: CommitManyRequest) -> CommitManyReply {
     let until = Instant::now() + PATIENCE;
-    if CHANGES_MAX < request.changes.len() {
+    let count = request.changes.len();
+    if CHANGES_MAX < count {
         let why = status::invalid("changes", &format!("must be at most {CHANGES_MAX}"));
-        let refused = |change: &CommitRequest| reply_to(change, Err(why.clone()));
-        return CommitManyReply { replies: request.changes.iter().map(refused).collect() };
+        let refused = |change: CommitRequest| reply_to(request_id(change), Err(why.clone()));
+        return CommitManyReply { replies: request.changes.into_iter().map(refused).collect() };
     }
-    let (mut replies, mut together) = (Vec::with_capacity(request.changes.len()), Vec::new());
+    let mut replies = Vec::with_capacity(count);
+    let mut together = Together { ids: Vec::with_capacity(count), requests: Vec::with_capacity(count) };
     for change in request.changes {
-        match change_of(change.mutation.as_ref()).map(Change::into_request) {
-            Ok(Ok(plain)) => together.push((change, plain)),
+        let read = change_of(change.mutation.as_ref()).map(Change::into_request);
+        let id = request_id(change);
+        match read {
+            Ok(Ok(plain)) => {
+                together.ids.push(id);
+                together.requests.push(plain);
+            }
             Ok(Err(needy)) => {
-                carry_out_together(&api, &mut together, &mut replies, until).await;
+                together.carry_out(&api, &mut replies, until).await;
                 let result = api.carry_out(Ok(*needy), until).await.map(|done| done.revision.0);
-                replies.push(reply_to(&change, result));
+                replies.push(reply_to(id, result));
             }
             Err(why) => {
-                carry_out_together(&api, &mut together, &mut replies, until).await;
-                replies.push(reply_to(&change, Err(why)));
+                together.carry_out(&api, &mut replies, until).await;
+                replies.push(reply_to(id, Err(why)));
             }
         }
     }
-    carry_out_together(&api, &mut together, &mut replies, until).await;
+    together.carry_out(&api, &mut replies, until).await;
     CommitManyReply { replies }
 }
 
-async fn carry_out_together(
-    api: &Api,
-    together: &mut Vec<(CommitRequest, domain::Request)>,
-    replies: &mut Vec<CommitReply>,
-    until: Instant,
-) {
-    let (changes, requests): (Vec<_>, Vec<_>) = std::mem::take(together).into_iter().unzip();
-    let results = api.forward.change_many(requests, until).await;
-    let results = results.into_iter().map(|result| result.map(|reply| reply.revision.0));
-    replies.extend(changes.iter().zip(results).map(|(change, result)| reply_to(change, result)));
+/// Changes that wait to go to the core, and the names that their clients gave them.
+struct Together {
+    ids: Vec<String>,
+    requests: Vec<domain::Request>,
+}
+
+impl Together {
+    async fn carry_out(&mut self, api: &Api, replies: &mut Vec<CommitReply>, until: Instant) {
+        if self.requests.is_empty() {
+            return;
+        }
+        let results = api.forward.change_many(std::mem::take(&mut self.requests), until).await;
+        let results = results.into_iter().map(|result| result.map(|reply| reply.revision.0));
+        replies.extend(self.ids.drain(..).zip(results).map(|(id, result)| reply_to(id, result)));
+    }
 }
 
 async fn carry_out(api: Api, request: CommitRequest) -> CommitReply {
     let change = change_of(request.mutation.as_ref());
+    let id = request_id(request);
     let result = api.carry_out(change, Instant::now() + PATIENCE).await;
-    reply_to(&request, result.map(|done| done.revision.0))
+    reply_to(id, result.map(|done| done.revision.0))
 }
 
-fn reply_to(request: &CommitRequest, result: Result<u64, Status>) -> CommitReply {
-    let request_id = request.mutation.as_ref().map(request_id).unwrap_or_default();
+fn reply_to(request_id: String, result: Result<u64, Status>) -> CommitReply {
     match result {
         Ok(revision) => CommitReply { request_id, revision, ..CommitReply::default() },
         Err(why) => CommitReply {
@@ -152,30 +164,30 @@ fn change_of(mutation: Option<&Mutation>) -> Result<Change, Status> {
     }
 }
 
-fn request_id(mutation: &Mutation) -> String {
-    let id = match mutation {
-        Mutation::ApplyStatefulSet(request) => &request.request_id,
-        Mutation::ScaleStatefulSet(request) => &request.request_id,
-        Mutation::DeleteStatefulSet(request) => &request.request_id,
-        Mutation::DeletePod(request) => &request.request_id,
-        Mutation::ApplyClaim(request) => &request.request_id,
-        Mutation::ApplyVolume(request) => &request.request_id,
-        Mutation::ApplyClass(request) => &request.request_id,
-        Mutation::ApplyService(request) => &request.request_id,
+fn request_id(request: CommitRequest) -> String {
+    let Some(mutation) = request.mutation else { return String::new() };
+    match mutation {
+        Mutation::ApplyStatefulSet(request) => request.request_id,
+        Mutation::ScaleStatefulSet(request) => request.request_id,
+        Mutation::DeleteStatefulSet(request) => request.request_id,
+        Mutation::DeletePod(request) => request.request_id,
+        Mutation::ApplyClaim(request) => request.request_id,
+        Mutation::ApplyVolume(request) => request.request_id,
+        Mutation::ApplyClass(request) => request.request_id,
+        Mutation::ApplyService(request) => request.request_id,
         Mutation::DeleteClaim(request)
         | Mutation::DeleteVolume(request)
         | Mutation::DeleteClass(request)
         | Mutation::DeleteBudget(request)
         | Mutation::DeleteConfigMap(request)
         | Mutation::DeleteSecret(request)
-        | Mutation::DeleteService(request) => &request.request_id,
-        Mutation::EvictPod(request) => &request.request_id,
-        Mutation::ApplyBudget(request) => &request.request_id,
-        Mutation::ApplyConfigMap(request) => &request.request_id,
-        Mutation::ApplySecret(request) => &request.request_id,
+        | Mutation::DeleteService(request) => request.request_id,
+        Mutation::EvictPod(request) => request.request_id,
+        Mutation::ApplyBudget(request) => request.request_id,
+        Mutation::ApplyConfigMap(request) => request.request_id,
+        Mutation::ApplySecret(request) => request.request_id,
         Mutation::CordonNode(request) | Mutation::UncordonNode(request) | Mutation::RemoveNode(request) => {
-            &request.request_id
+            request.request_id
         }
-    };
-    id.clone()
+    }
 }

@@ -177,7 +177,7 @@ impl Watcher {
             return Ok(());
         }
         self.told = self.cursor;
-        let at_ms = self.core.latest().state.at_ms;
+        let at_ms = self.core.state().at_ms;
         let reply = WatchReply { revision: self.cursor.0, at_ms, events: Vec::new(), bookmark: true };
         self.replies.send(Ok(reply)).await.map_err(|_| Gone)
     }
