@@ -76,7 +76,8 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let workers = workers_of(&cli.verb);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             print::error(&CliError::refused(format!("cannot start: {error}")));
@@ -116,6 +117,20 @@ pub fn main() -> ExitCode {
             print::error(&error);
             ExitCode::from(code)
         }
+    }
+}
+
+/// How many threads wait for connections and serve them. A server's brain has a thread of its own, and an agent has little
+/// to do itself: a thread that is woken only to find nothing makes what it was woken for later.
+fn workers_of(verb: &Verb) -> usize {
+    const WORKERS_MAX: usize = 8;
+    match verb {
+        Verb::Server(_) => {
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            cores.saturating_sub(1).clamp(1, WORKERS_MAX)
+        }
+        Verb::Agent(_) => 1,
+        _ => 2,
     }
 }
 
