@@ -10,6 +10,7 @@ mod core;
 mod engine;
 mod error;
 mod forward;
+mod gathering;
 mod identity;
 mod metrics;
 mod names;

@@ -5,6 +5,7 @@ use crate::agents::AgentService;
 use crate::core::{Command, Core, INPUTS_MAX};
 use crate::engine::{Engine, Opened};
 use crate::forward::Forward;
+use crate::gathering::Gathering;
 use crate::peers::{Channels, KEEPALIVE, PeerService};
 use crate::services::{self, Api};
 use crate::tunnels::Tunnels;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_stream::StreamExt as _;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -125,6 +127,7 @@ async fn answer(
         .add_service(reflection_builder().build_v1alpha().expect(reflection));
     let routes = with_metrics(routes, core.clone());
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = incoming.map(|accepted| accepted.map(Gathering::new));
     let serving = Server::builder()
         .initial_stream_window_size(Some(peers::STREAM_WINDOW_BYTES))
         .initial_connection_window_size(Some(peers::CONNECTION_WINDOW_BYTES))
