@@ -7,7 +7,7 @@ use crate::given::Given;
 use crate::message::{Config, Failure, Input, Ledger, LivePod, Output};
 use crate::outbox::Outbox;
 use crate::pod::{Pod, REMOVE_RETRY_MS, Site};
-use domain::agent::{Assignment, FromAgent, ToAgent, VolumeRemoval};
+use domain::agent::{AssignedPod, Assignment, FromAgent, ToAgent, VolumeRemoval};
 use domain::id::{Fence, Incarnation, Uid, VolumeName};
 use mutants::{Mutant, is_on};
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,6 +61,15 @@ struct Shutdown {
     is_over: bool,
 }
 
+impl Shutdown {
+    /// The pod is to end, as if its deletion had been asked for.
+    fn stop(&self, pod: &mut Arc<AssignedPod>) {
+        let grace_ms = self.grace_ms.min(pod.template.grace_ms);
+        let pod = Arc::make_mut(pod);
+        pod.stop_within_ms = Some(pod.stop_within_ms.map_or(grace_ms, |within_ms| within_ms.min(grace_ms)));
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Removal {
     volume: VolumeRemoval,
@@ -108,7 +117,7 @@ impl AgentCore {
             Input::Tick => {}
             Input::SessionOpened => self.session = Session::Open,
             Input::SessionClosed => self.session = Session::Closed,
-            Input::ShutDown { grace_ms } => self.on_shut_down(now_ms, grace_ms),
+            Input::ShutDown { grace_ms } => self.on_shut_down(now_ms, grace_ms, &mut out),
             Input::FromServer(message) => self.on_server(now_ms, message, &mut out),
             Input::VolumeRemoved { volume, result } => self.on_volume_removed(now_ms, volume, result, &mut out),
             Input::PodCleaned { uid } => self.on_pod_cleaned(now_ms, uid),
@@ -189,7 +198,11 @@ impl AgentCore {
             shutdown.is_known = assignment.is_shutting_down;
         }
         let former = self.ledger.clone();
-        let wanted: BTreeMap<Uid, Arc<_>> = assignment.pods.into_iter().map(|pod| (pod.uid, Arc::new(pod))).collect();
+        let mut wanted: BTreeMap<Uid, Arc<_>> =
+            assignment.pods.into_iter().map(|pod| (pod.uid, Arc::new(pod))).collect();
+        if let Some(shutdown) = &self.shutdown {
+            wanted.values_mut().for_each(|pod| shutdown.stop(pod));
+        }
         for volume in wanted.values().flat_map(|pod| &pod.volumes) {
             let highest = self.ledger.fences.entry(volume.volume.clone()).or_insert(Fence(0));
             *highest = volume.fence.max(*highest);
@@ -217,7 +230,7 @@ impl AgentCore {
         self.note_removals(assignment.removals);
     }
 
-    fn drop_unwanted(&mut self, wanted: &BTreeMap<Uid, Arc<domain::agent::AssignedPod>>) {
+    fn drop_unwanted(&mut self, wanted: &BTreeMap<Uid, Arc<AssignedPod>>) {
         let unwanted: Vec<Uid> = self.pods.keys().filter(|uid| !wanted.contains_key(uid)).copied().collect();
         for uid in unwanted {
             let was_untold = self.outbox.drop_pod(uid);
@@ -333,12 +346,18 @@ impl AgentCore {
     }
 
     /// Every pod is told at once; the next heartbeat, which is due now, tells the control plane. A second word changes nothing.
-    fn on_shut_down(&mut self, now_ms: u64, grace_ms: u64) {
+    fn on_shut_down(&mut self, now_ms: u64, grace_ms: u64, out: &mut Vec<Output>) {
         if self.shutdown.is_some() {
             return;
         }
         let until_ms = now_ms.saturating_add(grace_ms).saturating_add(SHUTDOWN_WORD_MS_MAX);
-        self.shutdown = Some(Shutdown { grace_ms, until_ms, is_known: false, is_over: false });
+        let shutdown = Shutdown { grace_ms, until_ms, is_known: false, is_over: false };
+        if !self.ledger.pods.is_empty() {
+            // An agent that dies now must not have its successor start what the control plane may have heard has ended.
+            self.ledger.pods.values_mut().for_each(|pod| shutdown.stop(pod));
+            out.push(Output::SaveLedger(self.ledger.clone()));
+        }
+        self.shutdown = Some(shutdown);
         if let Session::Registered { heartbeat_at_ms, .. } = &mut self.session {
             *heartbeat_at_ms = now_ms;
         }

@@ -597,7 +597,8 @@ fn a_node_that_is_shut_down_ends_its_pods_and_then_its_agent_when_all_of_it_is_k
     let mut agent = Agent::running(&pod);
     let told = agent.step(Input::ShutDown { grace_ms: 9_000 });
     let word = FromAgent::Heartbeat { sent_at_ms: agent.now_ms, shutdown_within_ms: Some(9_000) };
-    assert_eq!(told, [stop(7, 9_000), Output::Send(word)], "no pod gets longer than the node has");
+    let noted = Output::SaveLedger(ledger("b1", 5, &[stopping(pod.clone(), 9_000)]));
+    assert_eq!(told, [noted, stop(7, 9_000), Output::Send(word)], "no pod gets longer than the node has");
     assert_eq!(deeds(agent.step(Input::ShutDown { grace_ms: 1 })), [], "once is enough");
     assert_eq!(deeds(agent.step(assigned_at_shutdown(6, &[stopping(pod, 9_000)]))), []);
     assert_eq!(deeds(agent.exited(7, 0)), [Output::CleanPod { uid: Uid(7) }], "it does not start again");
@@ -611,12 +612,23 @@ fn a_node_that_is_cut_off_and_shut_down_ends_its_pods_and_waits_for_nobody_for_e
     let pod = web(7, 3);
     let mut agent = Agent::running(&pod);
     agent.step(Input::SessionClosed);
-    assert_eq!(agent.step(Input::ShutDown { grace_ms: 9_000 }), [stop(7, 9_000)]);
+    assert_eq!(deeds(agent.step(Input::ShutDown { grace_ms: 9_000 })), [stop(7, 9_000)]);
     agent.exited(7, 0);
     agent.cleaned(7);
     let end_at_ms = agent.now_ms + 9_000 + SHUTDOWN_WORD_MS_MAX;
     assert_eq!(agent.core.next_tick_at_ms(), Some(end_at_ms), "that it is gone was not heard by anybody");
     assert_eq!(agent.after(9_000 + SHUTDOWN_WORD_MS_MAX), [Output::End]);
+}
+
+#[test]
+fn what_was_ended_for_a_shutdown_is_not_started_by_the_next_agent_of_the_same_boot() {
+    let pod = web(7, 3);
+    let mut agent = Agent::running(&pod);
+    let told = agent.step(Input::ShutDown { grace_ms: 9_000 });
+    let Some(Output::SaveLedger(noted)) = told.into_iter().next() else { panic!("it is noted first") };
+    // It was told to be gone, and the agent died before it heard that this is known.
+    let mut next = Agent::new("b1", noted, Vec::new());
+    assert_eq!(deeds(next.step(Input::Tick)), []);
 }
 
 #[test]

@@ -36,7 +36,7 @@ mod tunnel;
 pub mod volume;
 pub mod workload;
 
-pub use config::{AgentConfig, AgentError, RuntimeChoice};
+pub use config::{AgentConfig, AgentError, RuntimeChoice, SHUTDOWN_GRACE_MS_DEFAULT};
 pub use node::run;
 pub use service_proxy::ServiceProxy;
 pub use simulated::run_simulated;

@@ -141,6 +141,8 @@ mutants! {
     CordonIgnored = "cordon-ignored",
     /// A node that is not heard gets pods.
     SilentNodeChosen = "silent-node-chosen",
+    /// A node that is being shut down gets pods.
+    LeavingNodeChosen = "leaving-node-chosen",
 
     // Agents (`agent-core`).
     /// An agent forgets what it was told before it does it: after a crash it does not know its own pods.

@@ -32,6 +32,8 @@ pub enum Stream {
     Assertions,
     /// What people ask of servers that stand still.
     Pauses,
+    /// Which nodes are shut down, and when.
+    Shutdowns,
 }
 
 /// One stream.

@@ -64,6 +64,7 @@ pub fn scenario(seed: u64) -> Scenario {
     let setup = setup(seed);
     let mut steps = workload(seed, &setup);
     steps.extend(faults(seed, &setup));
+    steps.extend(shutdowns(seed, &setup));
     // A stable sort: what comes at the same time stays in its order.
     steps.sort_by_key(|step| step.at_ms);
     Scenario { setup, steps }
@@ -204,6 +205,23 @@ fn operation(chance: &mut Chance, setup: &Setup) -> Operation {
         82..=89 => Operation::Read { stale: false },
         _ => Operation::Read { stale: coin },
     }
+}
+
+/// In some seeds nodes are shut down in good order, each for a while.
+fn shutdowns(seed: u64, setup: &Setup) -> Vec<Step> {
+    let mut chance = Chance::new(seed, Stream::Shutdowns);
+    let mut steps = Vec::new();
+    if !chance.hits(300) {
+        return steps;
+    }
+    let mut at_ms = chance.between(5_000..=20_000);
+    while at_ms < setup.faults_ms {
+        let (node, grace_ms) = (chance.between(1..=setup.nodes), chance.between(0..=10_000));
+        let off_ms = Some(chance.between(500..=20_000));
+        steps.push(Step { at_ms, deed: Deed::ShutDown { node, grace_ms, off_ms } });
+        at_ms += chance.between(3_000..=40_000);
+    }
+    steps
 }
 
 /// Faults one after the other, some of them at the same time.

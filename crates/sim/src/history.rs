@@ -244,6 +244,13 @@ pub enum What {
         floor: Revision,
     },
 
+    /// A node's machine is to go down in good order.
+    ShutDown {
+        /// Which.
+        node: NodeName,
+        /// How long its pods may take to end.
+        grace_ms: u64,
+    },
     /// A node can no longer talk to any server, in at least one direction.
     CutOff {
         /// The node.

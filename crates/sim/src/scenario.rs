@@ -156,6 +156,8 @@ pub enum Deed {
     Kill { target: Process },
     /// The machine loses its power: everything on it ends, and what was not synced may be lost.
     PowerLoss { target: Process },
+    /// A node's machine goes down in good order: its agent ends the pods within the grace first. It boots again after a time.
+    ShutDown { node: u64, grace_ms: u64, off_ms: Option<u64> },
     /// What is down is started. `new_boot`: a node's machine starts again in any case.
     Restart { target: Process, new_boot: bool },
     /// The process stands still.
@@ -196,6 +198,7 @@ impl Deed {
             Self::PowerLoss { target: Process::Server(_) } => "server power loss",
             Self::PowerLoss { target: Process::Node(_) } => "node power loss",
             Self::Restart { target: Process::Node(_), new_boot: true } => "node reboot",
+            Self::ShutDown { .. } => "node shutdown",
             Self::Pause { .. } => "pause",
             Self::FailDisk { .. } => "failing disk",
             Self::FillDisk { .. } => "full disk",

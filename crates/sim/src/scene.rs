@@ -139,7 +139,8 @@ impl Scene {
             What::Attached { .. } | What::Cleaned { .. } | What::ProcessStarted { .. } | What::ProcessEnded { .. } => {
                 self.note_pod(&fact.what)
             }
-            What::Shown { .. }
+            What::ShutDown { .. }
+            | What::Shown { .. }
             | What::Led { .. }
             | What::Assigned { .. }
             | What::ReportAccepted { .. }

@@ -58,6 +58,7 @@ fn words(what: &What) -> Option<String> {
         What::Answered { client, operation, answer } => format!("c{client}-{operation} hears: {}", heard(answer)),
         What::WatchBegan { watcher, after } => format!("w{watcher} watches after {after}"),
         What::WatchCompacted { watcher, floor } => format!("w{watcher} is too late: {floor} is the oldest place"),
+        What::ShutDown { node, grace_ms } => format!("{node} is to go down, its pods within {grace_ms} ms"),
         What::CutOff { node } => format!("{node} is cut off"),
         What::Reconnected { node } => format!("{node} is connected again"),
         What::DiskLost { owner } => format!("the disk of {owner} is lost"),

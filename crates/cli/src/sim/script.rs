@@ -20,6 +20,8 @@ const CLASS_AT_MS: u64 = 1_500;
 const SETS_AT_MS: u64 = 2_000;
 /// By then the sets of a few pods are up. The times of the file begin here.
 const BEGIN_MS: u64 = 30_000;
+/// What an agent that is not told otherwise gives its pods.
+const SHUTDOWN_GRACE_MS: u64 = agent::SHUTDOWN_GRACE_MS_DEFAULT;
 /// People are one client.
 const CLIENT: u64 = 1;
 
@@ -72,6 +74,10 @@ fn faults(request: &Request, paused: &mut BTreeSet<ProcessName>) -> Result<Vec<(
             [(0, deed)].into_iter().chain(healed(target, *for_ms)).collect()
         }
         Request::Heal { target } => vec![(0, Deed::Heal { target: target.map(process) })],
+        Request::Shutdown { target: ProcessName::Node(node) } => {
+            vec![(0, Deed::ShutDown { node: *node, grace_ms: SHUTDOWN_GRACE_MS, off_ms: None })]
+        }
+        Request::Shutdown { target: ProcessName::Server(_) } => return Err("only a node can be shut down".to_owned()),
         Request::Kill { target } => vec![(0, Deed::Kill { target: process(*target) })],
         Request::Restart { target, new_boot } => {
             vec![(0, Deed::Restart { target: process(*target), new_boot: *new_boot })]
@@ -90,12 +96,7 @@ fn faults(request: &Request, paused: &mut BTreeSet<ProcessName>) -> Result<Vec<(
             let resumed = std::mem::take(paused).into_iter().map(|target| Deed::Resume { target: process(target) });
             [Deed::Heal { target: None }].into_iter().chain(resumed).map(|deed| (0, deed)).collect()
         }
-        Request::Status
-        | Request::List
-        | Request::Shutdown { .. }
-        | Request::AddServer
-        | Request::RemoveServer { .. }
-        | Request::Down { .. } => {
+        Request::Status | Request::List | Request::AddServer | Request::RemoveServer { .. } | Request::Down { .. } => {
             return Err("it does nothing to a simulated cluster".to_owned());
         }
     })

@@ -129,7 +129,7 @@ impl<'a> Search<'a> {
         if node.is_cordoned && !is_on(Mutant::CordonIgnored) {
             return Some("node is unschedulable".into());
         }
-        if node.shutdown.is_some() {
+        if node.shutdown.is_some() && !is_on(Mutant::LeavingNodeChosen) {
             return Some("node is being shut down".into());
         }
         if !node.leftovers.is_empty() && !is_on(Mutant::WorkDespiteLeftovers) {

@@ -1,5 +1,5 @@
-//! `cordon` (semantics D49): no pod is bound to a node that is cordoned, unreachable, full, or still ending what it had
-//! before.
+//! `cordon` (semantics D49, A11-166): no pod is bound to a node that is cordoned, unreachable, full, being shut down, or still
+//! ending what it had before.
 
 use super::{Checker, Committed};
 use crate::scene::Scene;
@@ -46,6 +46,9 @@ fn judge(state: &State, key: &Key, name: &NodeName) -> Result<(), String> {
     }
     if node.unreachable.is_some() {
         return Err("which is unreachable".to_owned());
+    }
+    if node.shutdown.is_some() {
+        return Err("which is being shut down".to_owned());
     }
     if !node.leftovers.is_empty() {
         return Err(format!("which still ends {:?}", node.leftovers));
@@ -95,9 +98,13 @@ mod tests {
 
     #[test]
     fn a_node_that_takes_none_does_not() {
-        let table: [(Preparation, &str); 3] = [
+        let table: [(Preparation, &str); 4] = [
             (|story| story.submits("user", domain::Command::CordonNode { node: "n2".into() }), "cordoned"),
             (|story| story.is_silent("n2"), "unreachable"),
+            (
+                |story| story.commits("agent/n2", vec![Event::NodeShutdownBegan { node: "n2".into(), grace_ms: 0 }]),
+                "being shut down",
+            ),
             (
                 |story| {
                     let leftovers = vec![domain::id::Uid(1)];

@@ -20,6 +20,8 @@ pub struct Grace {
     kills: BTreeMap<(NodeName, Uid, Name), u64>,
     /// Nodes that forgot what they were told.
     forgetful: BTreeSet<NodeName>,
+    /// Nodes that are being shut down, and until when pods have their time there.
+    leaving: BTreeMap<NodeName, u64>,
 }
 
 impl Checker for Grace {
@@ -37,7 +39,12 @@ impl Checker for Grace {
                 let kill_at_ms = fact.at_ms + grace_ms * CLOCK_PERCENT / 100;
                 let known = self.kills.entry((node.clone(), *uid, container.clone())).or_insert(kill_at_ms);
                 *known = kill_at_ms.min(*known);
-                self.judge_stop(scene, node, *uid, *grace_ms)
+                self.judge_stop(scene, fact.at_ms, (node, *uid), *grace_ms)
+            }
+            What::ShutDown { node, grace_ms } => {
+                let until_ms = fact.at_ms + grace_ms * CLOCK_PERCENT / 100;
+                self.leaving.entry(node.clone()).or_insert(until_ms);
+                Ok(())
             }
             What::Killed { node, uid, container } => self.judge_kill(scene, fact.at_ms, node, *uid, container),
             What::ProcessEnded { node, uid, container, .. } => {
@@ -46,6 +53,7 @@ impl Checker for Grace {
             }
             What::NodeDied { node } => {
                 self.kills.retain(|(home, ..), _| home != node);
+                self.leaving.remove(node);
                 Ok(())
             }
             What::DiskLost { owner } => {
@@ -100,12 +108,21 @@ fn judge_whole(step: Step<'_>, key: &Key, uid: Uid, grace_ms: u64) -> Result<(),
 }
 
 impl Grace {
-    /// The agent knows what the log knew some time ago, and graces only get shorter.
-    fn judge_stop(&mut self, scene: &Scene, node: &NodeName, uid: Uid, grace_ms: u64) -> Result<(), String> {
+    /// The agent knows what the log knew some time ago, and graces only get shorter. A machine that goes down waits for no
+    /// pod longer than it was told.
+    fn judge_stop(
+        &mut self,
+        scene: &Scene,
+        at_ms: u64,
+        (node, uid): (&NodeName, Uid),
+        grace_ms: u64,
+    ) -> Result<(), String> {
         let state = scene.log.state();
         let Some((key, pod)) = state.pods_on(node).find(|(_, pod)| pod.meta.uid == uid) else { return Ok(()) };
         self.judged_count += 1;
         let promised_ms = pod.deletion.as_ref().map_or(pod.template.grace_ms, |deletion| deletion.grace_ms);
+        let left_ms = self.leaving.get(node).map_or(u64::MAX, |until_ms| until_ms.saturating_sub(at_ms));
+        let promised_ms = promised_ms.min(left_ms);
         if grace_ms < promised_ms {
             return Err(format!("pod {key} is stopped within {grace_ms} ms, and {promised_ms} ms were promised"));
         }
@@ -179,6 +196,16 @@ mod tests {
         story.ends("web-0");
         story.is_said_gone("web-0");
         story.holds();
+    }
+
+    #[test]
+    fn a_machine_that_goes_down_waits_for_no_pod_longer_than_it_was_told() {
+        let mut story = story();
+        story.fact(What::ShutDown { node: "n1".into(), grace_ms: 2_000 });
+        stop_begins(&mut story, 2_000);
+        story.holds();
+        stop_begins(&mut story, 1_000);
+        story.is_broken("is stopped within 1000 ms");
     }
 
     #[test]

@@ -9,13 +9,15 @@ use crate::scene::Scene;
 use domain::Event;
 use domain::event::RemovalCause;
 use domain::id::{BootId, Key, NodeName, Uid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct PartitionAloneChangesNothing {
     judged_count: u64,
     cut: BTreeMap<NodeName, Guard>,
+    /// Nodes that are being shut down: all their pods are asked to go.
+    leaving: BTreeSet<NodeName>,
 }
 
 /// What must stay.
@@ -37,7 +39,12 @@ impl Checker for PartitionAloneChangesNothing {
 
     fn on_fact(&mut self, scene: &Scene, fact: &Fact) -> Result<(), String> {
         match &fact.what {
-            What::CutOff { node } if !self.cut.contains_key(node) => {
+            What::ShutDown { node, .. } => {
+                self.leaving.insert(node.clone());
+                self.cut.remove(node);
+            }
+            What::NodeDied { node } => drop(self.leaving.remove(node)),
+            What::CutOff { node } if !self.cut.contains_key(node) && !self.leaving.contains(node) => {
                 let state = scene.log.state();
                 let stays = state.pods_on(node).filter(|(_, pod)| pod.deletion.is_none());
                 let pods = stays.map(|(key, pod)| (pod.meta.uid, key.clone())).collect();

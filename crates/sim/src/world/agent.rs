@@ -250,8 +250,7 @@ impl World<'_> {
             }
             Output::KillPod { uid } | Output::CleanPod { uid } => self.hand(node, uid, Deed::Clean),
             Output::RemoveVolume(removal) => self.begin_removal(node, removal),
-            // No simulated machine goes down in good order yet.
-            Output::End => {}
+            Output::End => self.power_off_in_order(node),
         }
     }
 

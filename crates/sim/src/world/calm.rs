@@ -69,6 +69,8 @@ impl World<'_> {
     }
 
     pub(super) fn look(&mut self) {
+        // Whoever knew of the removal may have been down when the faults ended.
+        self.end_removed_servers();
         let state = self.newest_state().unwrap_or_default();
         let is_everywhere = self
             .servers

@@ -5,6 +5,7 @@ use super::server::Rot;
 use super::{Event, World};
 use crate::history::What;
 use crate::scenario::{Deed, Direction, Process};
+use agent_core::Input;
 use journal::Disk as _;
 use journal::testing::MemDisk;
 
@@ -29,6 +30,7 @@ impl World<'_> {
             Deed::Kill { target: Process::Server(number) } => self.stop_server(number, true),
             Deed::Kill { target: Process::Node(number) } => self.kill_agent(number),
             Deed::PowerLoss { target } => self.power_off(target),
+            Deed::ShutDown { node, grace_ms, off_ms } => self.shut_down(node, grace_ms, off_ms),
             Deed::Restart { target, new_boot } => self.restart(target, new_boot),
             Deed::Pause { target } => self.pause(target),
             Deed::Resume { target } => self.thaw(target),
@@ -108,6 +110,15 @@ impl World<'_> {
                     self.boot(number);
                 }
             }
+        }
+    }
+
+    fn shut_down(&mut self, number: u64, grace_ms: u64, off_ms: Option<u64>) {
+        if let Some(machine) = self.machines.get_mut(&number).filter(|machine| machine.agent.is_some()) {
+            machine.off_ms = off_ms;
+            let node = machine.name.clone();
+            self.tell(What::ShutDown { node, grace_ms });
+            self.give_agent(number, Input::ShutDown { grace_ms });
         }
     }
 
@@ -232,8 +243,7 @@ impl World<'_> {
 
     /// Whether the others are a majority of the group, also if it is about to get smaller.
     fn may_lose(&self, number: u64) -> bool {
-        let Some(state) = self.newest_state() else { return false };
-        let voters = || state.servers.iter().filter(|(_, server)| server.is_voter).map(|(id, _)| id.0);
+        let voters = || self.newest_ever.servers.iter().filter(|(_, server)| server.is_voter).map(|(id, _)| id.0);
         let is_gone = |id: u64| id == number || self.servers.get(&id).is_none_or(|server| server.is_gone);
         let left_count = voters().filter(|id| !is_gone(*id)).count();
         !self.is_group_shrinking() && voters().count() / 2 < left_count

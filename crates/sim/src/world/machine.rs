@@ -35,6 +35,8 @@ pub(super) struct Machine {
     pub(super) agent: Option<Agent>,
     pub(super) disk: MemDisk,
     pub(super) slow_sync_ms: Option<u64>,
+    /// How long it stays off after it was shut down in good order; until somebody starts it, if nothing is said.
+    pub(super) off_ms: Option<u64>,
     /// The pods' directories.
     pub(super) pods: BTreeMap<Uid, PodDir>,
     /// What runs.
@@ -145,6 +147,7 @@ impl World<'_> {
             agent: None,
             disk: MemDisk::new(),
             slow_sync_ms: None,
+            off_ms: None,
             pods: BTreeMap::new(),
             processes: BTreeMap::new(),
             last_pid: 1_000,
@@ -179,6 +182,17 @@ impl World<'_> {
         let node = machine.name.clone();
         self.drop_agent_ends(number, false);
         self.tell(What::NodeDied { node });
+    }
+
+    /// The agent is done: whatever still runs does not outlive the machine. It stays off for as long as was said.
+    pub(super) fn power_off_in_order(&mut self, number: u64) {
+        let off_ms = self.machines.get(&number).and_then(|machine| machine.off_ms);
+        self.power_off_machine(number);
+        match off_ms {
+            Some(off_ms) => self.after(off_ms, Event::Boot(number)),
+            None if self.is_calm => self.after(0, Event::Boot(number)),
+            None => {}
+        }
     }
 
     /// Starts the agent on a machine that is up and has none.

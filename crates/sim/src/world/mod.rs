@@ -27,6 +27,7 @@ use crate::scenario::{Process, Scenario, Setup, Step};
 use agent::AgentEvent;
 use client::{Client, ClientEvent};
 use connection::{Connection, ConnectionEvent};
+use domain::State;
 use links::{Links, Place};
 use machine::Machine;
 use peers::Peers;
@@ -34,6 +35,7 @@ use pods::PodEvent;
 use queue::Queue;
 use server::{Server, ServerEvent};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use storage::Storage;
 use watcher::{Watcher, WatcherEvent};
 
@@ -124,6 +126,8 @@ pub struct World<'w> {
     frozen: BTreeMap<Process, Vec<Event>>,
     /// Nodes that no server can talk with.
     cut_off: BTreeSet<u64>,
+    /// The newest state that any server has shown, be it down by now: who belongs to the group, in truth.
+    newest_ever: Arc<State>,
     is_calm: bool,
     calm: calm::Calm,
     witness: &'w mut dyn Witness,
@@ -172,6 +176,7 @@ impl<'w> World<'w> {
             watchers: BTreeMap::new(),
             frozen: BTreeMap::new(),
             cut_off: BTreeSet::new(),
+            newest_ever: Arc::default(),
             is_calm: false,
             calm: calm::Calm::default(),
             witness,

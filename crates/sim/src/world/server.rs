@@ -270,7 +270,10 @@ impl World<'_> {
 
     /// Servers that were removed while nobody could tell them so are ended by whoever removed them.
     pub(super) fn end_removed_servers(&mut self) {
-        let Some(state) = self.newest_state().filter(|state| !state.servers.is_empty()) else { return };
+        let state = Arc::clone(&self.newest_ever);
+        if state.servers.is_empty() {
+            return;
+        }
         for number in self.servers.keys().copied().collect::<Vec<_>>() {
             if !state.servers.contains_key(&ServerId(number)) {
                 self.stop_server(number, true);
@@ -593,6 +596,9 @@ impl World<'_> {
     fn show(&mut self, number: u64, state: Arc<State>) {
         let Some(running) = self.running(number) else { return };
         running.shown = Arc::clone(&state);
+        if self.newest_ever.revision < state.revision {
+            self.newest_ever = Arc::clone(&state);
+        }
         let revision = state.revision;
         self.tell(What::Shown { server: number, state });
         self.answer_behind(number, revision);
