@@ -127,12 +127,13 @@ impl Recording {
         let mut recording = Self { start: Arc::new(start.clone()), ..Self::default() };
         let mut state = start;
         for payload in payloads {
-            let batch: Batch =
-                api::codec::decode(&payload).map_err(|source| RecordingError::Codec("an entry of the log", source))?;
-            if state.apply_batch(&batch) {
-                recording.batches.push(Arc::new(batch));
-            } else {
-                recording.skipped_count += 1;
+            let batches = api::codec::decode_entry(&payload);
+            for batch in batches.map_err(|source| RecordingError::Codec("an entry of the log", source))? {
+                if state.apply_batch(&batch) {
+                    recording.batches.push(Arc::new(batch));
+                } else {
+                    recording.skipped_count += 1;
+                }
             }
         }
         recording.end = Arc::new(state);
