@@ -267,6 +267,14 @@ pub struct Volume {
     pub attachments: BTreeMap<NodeName, Attachment>,
 }
 
+impl Volume {
+    /// Whether another node would share it with those that have it, under their fence.
+    #[must_use]
+    pub fn is_joined(&self) -> bool {
+        self.spec.access.is_shared() && !self.attachments.is_empty()
+    }
+}
+
 /// How far a volume is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum VolumePhase {

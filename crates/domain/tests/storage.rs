@@ -255,6 +255,28 @@ fn a_claim_for_one_pod_is_used_by_one() {
 }
 
 #[test]
+fn nodes_that_share_a_volume_have_it_under_one_fence_until_none_has_it() {
+    let mut story = sharing(AccessModes { read_write_many: true, ..AccessModes::default() });
+    let shared = |story: &Story| {
+        let volume = story.draft.state().volumes.values().next().expect("the claim has a volume").clone();
+        let fences: Vec<_> = volume.attachments.values().map(|attachment| attachment.fence).collect();
+        (volume.fence, fences)
+    };
+    let scale = |story: &mut Story, replicas| {
+        story.ask(Command::ScaleSet { set: key("web"), replicas, current: None, force_unready: true });
+        story.settle();
+    };
+    let (first, fences) = shared(&story);
+    assert_eq!(fences, [first; 2], "who joins takes it from nobody");
+    scale(&mut story, 0);
+    assert_eq!(shared(&story), (first, vec![]));
+    scale(&mut story, 3);
+    let (second, fences) = shared(&story);
+    assert!(first < second, "who begins anew has a higher one");
+    assert_eq!(fences, [second; 3]);
+}
+
+#[test]
 fn pods_that_share_a_volume_for_one_node_come_to_that_node() {
     // semantics D33.
     let story = sharing(once());

@@ -2,6 +2,7 @@
 
 use crate::harness::Cluster;
 use crate::sets::writers;
+use std::collections::BTreeSet;
 
 const KEEPING: &str = "apiVersion: storage.k8s.io/v1
 kind: StorageClass
@@ -98,4 +99,67 @@ fn a_static_volume_is_bound_and_keeps_its_data() {
     cluster.apply(&cluster.file("more.yaml", &STATIC.replace("shelf}", "more}").replace("shelf\n", "more\n")));
     cluster.wait_ready(&["web-1"]);
     assert_eq!(cluster.field("pvc", "data-web-1", "/spec/volumeName"), Some("more".into()));
+}
+
+/// Pods on three nodes with one directory between them.
+const SHARED: &str = "apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: common}
+spec:
+  accessModes: [ReadWriteMany]
+  storageClassName: standard
+  resources: {requests: {storage: 16Mi}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: share}
+spec:
+  serviceName: share
+  replicas: 3
+  podManagementPolicy: Parallel
+  selector: {matchLabels: {app: share}}
+  template:
+    metadata: {labels: {app: share}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      affinity:
+        podAntiAffinity:
+          requiredDuringSchedulingIgnoredDuringExecution:
+          - labelSelector: {matchLabels: {app: share}}
+            topologyKey: kubernetes.io/hostname
+      containers:
+      - name: main
+        image: busybox
+        command: [sh, -c, 'echo $POD_UID >> $HOLDFAST_MOUNT_COMMON/log; exec sleep 100000']
+        volumeMounts: [{name: common, mountPath: /common}]
+      volumes:
+      - name: common
+        persistentVolumeClaim: {claimName: common}
+";
+
+#[test]
+fn pods_of_several_nodes_share_a_directory() {
+    let cluster = Cluster::up();
+    cluster.apply(&cluster.file("share.yaml", SHARED));
+    let pods = ["share-0", "share-1", "share-2"];
+    cluster.wait_ready(&pods);
+    let nodes: BTreeSet<String> = pods.iter().map(|pod| cluster.node_of(pod)).collect();
+    assert_eq!(nodes.len(), pods.len(), "each is on a node of its own");
+    assert_eq!(cluster.list("pv").len(), 1, "they have one volume");
+    let seen_by = |pod: &str| {
+        let said = cluster.run(&["exec", pod, "--", "sh", "-c", "cat $HOLDFAST_MOUNT_COMMON/log"]);
+        said.stdout.lines().map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let all: BTreeSet<String> = pods.iter().map(|pod| cluster.uid(pod)).collect();
+    for pod in pods {
+        cluster.wait("everybody's line is there", || seen_by(pod) == all);
+    }
+    // Those who were there first can come again, whoever has joined since.
+    for pod in pods {
+        let uid = cluster.uid(pod);
+        cluster.ok(&["delete", "pod", pod]);
+        cluster.wait("the pod is made anew", || cluster.is_ready(pod) && cluster.uid(pod) != uid);
+        cluster.wait("it finds what all have written", || seen_by(pod).is_superset(&all));
+    }
+    assert_eq!(seen_by("share-0").len(), 2 * pods.len());
 }

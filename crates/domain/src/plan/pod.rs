@@ -5,7 +5,7 @@ use crate::decide::removal;
 use crate::draft::Draft;
 use crate::event::{Event, RemovalCause};
 use crate::id::{Fence, Key, NodeName};
-use crate::object::Pod;
+use crate::object::{Pod, Volume};
 use crate::plan::{claim, placement};
 use crate::state::State;
 use mutants::{Mutant, is_on};
@@ -75,8 +75,7 @@ fn bind(draft: &mut Draft, key: &Key, pod: &Pod) {
     record(draft, events);
 }
 
-/// Each volume that the node does not have yet is attached under a fence higher than any before: the revision, which
-/// goes up for ever, so that a volume that is made again under its old name does not begin anew.
+/// Each volume that the node does not have yet is attached.
 fn attachments(state: &State, pod: &Pod, node: &NodeName) -> Vec<Event> {
     state
         .volumes_of(pod)
@@ -84,11 +83,17 @@ fn attachments(state: &State, pod: &Pod, node: &NodeName) -> Vec<Event> {
         .map(|(name, volume)| Event::AttachmentRequested {
             volume: name.clone(),
             node: node.clone(),
-            fence: if is_on(Mutant::FenceNotRaised) {
-                volume.fence
-            } else {
-                Fence(state.revision.0).max(volume.fence).next()
-            },
+            fence: fence_for_next(state, volume),
         })
         .collect()
+}
+
+/// A fence higher than any before: the revision, which goes up for ever, so that a volume that is made again under its
+/// old name does not begin anew. A volume that several nodes may have at once keeps its fence as long as any has it: who
+/// joins takes it from nobody, and whoever has it already must be able to attach it to one more pod.
+fn fence_for_next(state: &State, volume: &Volume) -> Fence {
+    if is_on(Mutant::FenceNotRaised) || volume.is_joined() {
+        return volume.fence;
+    }
+    Fence(state.revision.0).max(volume.fence).next()
 }

@@ -1,6 +1,6 @@
-//! `attachments` (semantics D33 to D36): an attachment comes with a fence higher than any before, a node holds a volume
-//! only under a fence that was granted to it, a process starts only on attached volumes, and nothing is detached under
-//! a live mount unless somebody answers for it. Time alone never detaches.
+//! `attachments` (semantics D33 to D36): an attachment comes with a fence higher than any before, or under the one of those
+//! with whom it is shared, a node holds a volume only under a fence that was granted to it, a process starts only on
+//! attached volumes, and nothing is detached under a live mount unless somebody answers for it. Time alone never detaches.
 
 use super::{Checker, Committed, Step};
 use crate::history::{Fact, What};
@@ -108,7 +108,9 @@ impl Attachments {
         };
         let highest = self.highest.entry(name.clone()).or_default();
         let known = volume.fence.max(*highest);
-        if fence <= known {
+        // Several nodes may have it at once: then they have it under one fence.
+        let is_due = if volume.is_joined() { fence == volume.fence } else { known < fence };
+        if !is_due {
             return Err(format!("volume {name} was granted to {node} under fence {fence} after {known}"));
         }
         *highest = fence;
