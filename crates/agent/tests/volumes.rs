@@ -217,6 +217,53 @@ fn an_agent_that_dies_between_any_two_steps_of_detaching_leaves_the_rest_to_the_
 }
 
 #[test]
+fn an_agent_that_dies_between_any_two_steps_of_growing_leaves_a_volume_that_the_next_one_lets_grow() {
+    for place in Place::all() {
+        let driver = place.driver.name();
+        let larger = |pod| Use { capacity_bytes: 32 * MIB, ..place.wanted(pod, 5) };
+        for (count, step) in (0..2).flat_map(|step| [(step, false), (step, true)]).enumerate() {
+            let content = place.node("n1").attach(&place.wanted(1, 5)).unwrap();
+            fs::write(content.join("file"), "kept").unwrap();
+            // No error where the kernel puts off what the last step was to do.
+            let _ = place.dying("n1", step.0, step.1).expand(driver, "pv-1", 32 * MIB);
+            if count % 2 == 0 {
+                // Meanwhile the pod was deleted.
+                place.clean("n1", 1);
+                place.assert_detached("n1");
+            }
+            // The next agent does what was assigned, and where the kernel lets no mounted file system grow, it grows when
+            // it is mounted again.
+            place.node("n1").expand(driver, "pv-1", 32 * MIB).unwrap();
+            place.clean("n1", 1);
+            let node = place.node("n1");
+            let content = node.attach(&larger(2)).unwrap();
+            let capacity_bytes = node.stats(driver, "pv-1", 32 * MIB).unwrap().capacity_bytes;
+            assert!(28 * MIB < capacity_bytes, "{capacity_bytes} bytes after {step:?}");
+            assert_eq!(fs::read_to_string(content.join("file")).unwrap(), "kept");
+            place.clean("n1", 2);
+            place.assert_detached("n1");
+            node.delete(driver, "pv-1").unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_dies_while_it_deletes_a_volume_leaves_the_rest_to_the_next_one() {
+    for place in Place::all() {
+        for does_last_step in [false, true] {
+            place.node("n1").attach(&place.wanted(1, 5)).unwrap();
+            place.clean("n1", 1);
+            let driver = place.driver.name();
+            place.dying("n1", 0, does_last_step).delete(driver, "pv-1").unwrap_err();
+            place.node("n1").delete(driver, "pv-1").unwrap();
+            let left = fs::read_dir(place.dir.path().join("storage")).unwrap().count();
+            assert_eq!(left, 0, "nothing is left of the storage");
+            place.assert_detached("n1");
+        }
+    }
+}
+
+#[test]
 fn pods_of_one_node_share_a_volume_and_the_last_one_takes_it_off() {
     for place in Place::all() {
         let node = place.node("n1");
