@@ -11,7 +11,7 @@ use api::v1::port_forward_reply::Content as Reply;
 use api::v1::port_forward_request::Content;
 use api::v1::services_client::ServicesClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -155,7 +155,7 @@ async fn serve(listener: TcpListener, session: Arc<Session>, permits: Arc<Semaph
     let mut connections = JoinSet::new();
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
+        let mut stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 print::note(format!("error: taking a connection for {local}: {error}"));
@@ -167,15 +167,16 @@ async fn serve(listener: TcpListener, session: Arc<Session>, permits: Arc<Semaph
         print::line(format!("Handling connection for {local}"));
         let (session, goal) = (Arc::clone(&session), goal.clone());
         connections.spawn(async move {
-            if let Err(error) = connect(&session, &goal, stream).await {
+            // It is told before the connection ends: whoever sees it end can look why.
+            if let Err(error) = connect(&session, &goal, &mut stream).await {
                 print::error(&CliError { message: format!("a connection for {local}: {}", error.message), ..error });
             }
-            drop(permit);
+            drop((stream, permit));
         });
     }
 }
 
-async fn connect(session: &Session, goal: &Goal, stream: TcpStream) -> Result<(), CliError> {
+async fn connect(session: &Session, goal: &Goal, stream: &mut TcpStream) -> Result<(), CliError> {
     // Finds a server that answers, also when the one before has gone.
     let request = v1::GetRequest { namespace: goal.namespace.clone(), name: goal.pod.clone(), stale: false };
     read!(session, PodsClient.get(request))?;
@@ -188,7 +189,7 @@ async fn connect(session: &Session, goal: &Goal, stream: TcpStream) -> Result<()
     let replies = session.once(call).await?;
     // What is typed should not wait for more of it.
     let _ = stream.set_nodelay(true);
-    let (reader, writer) = stream.into_split();
+    let (reader, writer) = stream.split();
     tokio::select! {
         heard = hear(replies, writer) => heard,
         () = say(reader, requests) => Ok(()),
@@ -196,7 +197,7 @@ async fn connect(session: &Session, goal: &Goal, stream: TcpStream) -> Result<()
 }
 
 /// What the pod says. The end of it is not the end of the connection: it may still listen.
-async fn hear(mut replies: Streaming<v1::PortForwardReply>, mut writer: OwnedWriteHalf) -> Result<(), CliError> {
+async fn hear(mut replies: Streaming<v1::PortForwardReply>, mut writer: WriteHalf<'_>) -> Result<(), CliError> {
     while let Some(reply) = replies.message().await? {
         let written = match reply.content {
             Some(Reply::Data(data)) => writer.write_all(&data).await,
@@ -212,7 +213,7 @@ async fn hear(mut replies: Streaming<v1::PortForwardReply>, mut writer: OwnedWri
 }
 
 /// What is said to the pod; ends only when whoever connected has left altogether.
-async fn say(mut reader: OwnedReadHalf, requests: mpsc::Sender<v1::PortForwardRequest>) {
+async fn say(mut reader: ReadHalf<'_>, requests: mpsc::Sender<v1::PortForwardRequest>) {
     let mut buffer = vec![0; PIECE_BYTES_MAX];
     loop {
         match reader.read(&mut buffer).await {
