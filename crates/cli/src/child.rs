@@ -29,7 +29,7 @@ pub(crate) enum LogFormat {
 }
 
 /// How containers are run unless a flag says otherwise.
-pub(crate) const RUNTIME_DEFAULT: &str = "process";
+pub(crate) const RUNTIME_DEFAULT: &str = "auto";
 
 /// How containers are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,10 +43,14 @@ pub(crate) enum Runtime {
 }
 
 impl Runtime {
+    /// As it is typed.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
     /// The flag by which an agent is told.
     pub(crate) fn agent_argument(self) -> String {
-        let value = self.to_possible_value().map(|value| value.get_name().to_owned());
-        format!("--runtime={}", value.unwrap_or_default())
+        format!("--runtime={}", self.name())
     }
 }
 

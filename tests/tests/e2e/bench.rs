@@ -1,6 +1,7 @@
 //! The measurements run, and count what they should; how fast is nobody's business here.
 
 use crate::harness::without_cluster;
+use crate::sandbox::sandboxes;
 use serde_json::Value;
 
 fn measured(arguments: &[&str]) -> Value {
@@ -42,6 +43,18 @@ fn local_clusters_are_measured_with_their_pods_and_faults() {
     assert_eq!(found.pointer("/failover/0/kills"), Some(&Value::from(1)), "{found}");
     let found = measured(&["up", "--rounds", "1", "--idle", "1"]);
     assert_eq!(found["idle"].as_array().map(Vec::len), Some(7), "{found}");
+}
+
+#[test]
+fn a_start_in_a_sandbox_is_measured_beside_a_plain_one() {
+    if sandboxes().is_none() {
+        return;
+    }
+    let found = measured(&["start", "--pods", "2"]);
+    for (row, runtime) in ["process", "sandbox"].into_iter().enumerate() {
+        assert_eq!(found.pointer(&format!("/start/{row}/runtime")), Some(&Value::from(runtime)), "{found}");
+        assert_eq!(found.pointer(&format!("/start/{row}/pods")), Some(&Value::from(2)), "{found}");
+    }
 }
 
 #[test]

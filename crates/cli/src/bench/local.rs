@@ -11,6 +11,7 @@ use super::Common;
 use super::machine::Usage;
 use super::report::{Cell, Rows};
 use crate::apply::{apply_all, read_built_in};
+use crate::child::Runtime;
 use crate::cluster::{self, Answer, Control, ProcessName, ProcessState, Request, UpOptions};
 use crate::connect::{Address, Session};
 use crate::error::CliError;
@@ -52,10 +53,17 @@ impl Drop for Local {
 impl Local {
     /// Starts three servers and three agents, with the usual storage classes.
     pub(super) async fn start(common: &Common) -> Result<Self, CliError> {
-        let data_dir = common.scratch.join(format!("holdfast-bench-{}", std::process::id()));
+        Self::start_with(common, Runtime::Auto).await
+    }
+
+    /// The same, with the runtime that is to be measured; one cluster of each may run at a time.
+    pub(super) async fn start_with(common: &Common, runtime: Runtime) -> Result<Self, CliError> {
+        let own = format!("holdfast-bench-{}-{}", std::process::id(), runtime.name());
+        let data_dir = common.scratch.join(own);
         let options = UpOptions {
             data_dir: data_dir.clone(),
             server_arguments: common.server_arguments.clone(),
+            agent_arguments: vec![runtime.agent_argument().into()],
             ..UpOptions::default()
         };
         let began_at = Instant::now();

@@ -15,6 +15,7 @@ mod report;
 mod rollout;
 mod schedule;
 mod sim;
+mod start;
 mod state;
 mod up;
 mod watch;
@@ -36,6 +37,8 @@ pub(crate) enum Bench {
     Schedule(schedule::Schedule),
     /// A large state: memory for each pod, one more change, the start of a server.
     State(state::State),
+    /// From the binding of a pod to its being ready, in a sandbox and as a plain process.
+    Start(start::Start),
     /// A set of real processes that comes up one after another, and is replaced for a new template.
     Rollout(rollout::Rollout),
     /// From the death of the leader under load to the next acknowledged change; elections without any fault.
@@ -86,6 +89,7 @@ async fn measure(bench: &Bench, cluster: Option<&str>) -> Result<(), CliError> {
         Bench::Commit(args) => (&args.common, Box::pin(commit::run(args, cluster)).await?),
         Bench::Schedule(args) => (&args.common, Box::pin(schedule::run(args, cluster)).await?),
         Bench::State(args) => (&args.common, Box::pin(state::run(args)).await?),
+        Bench::Start(args) => (&args.common, Box::pin(start::run(args)).await?),
         Bench::Rollout(args) => (&args.common, Box::pin(rollout::run(args)).await?),
         Bench::Failover(args) => (&args.common, Box::pin(failover::run(args)).await?),
         Bench::Exit(args) => (&args.common, Box::pin(exit::run(args)).await?),
