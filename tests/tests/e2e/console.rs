@@ -8,13 +8,16 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::process::Child;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 pub(crate) struct Console {
     own: File,
-    other: File,
+    /// The binary's side; given up to see the last of what it wrote.
+    other: Option<File>,
     before: Termios,
     child: Child,
     seen: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Console {
@@ -32,13 +35,13 @@ impl Console {
         let own = File::from(own);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (mut reader, reading) = (own.try_clone().expect("a terminal can be read"), Arc::clone(&seen));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = reader.read(&mut buffer) {
                 reading.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..count]);
             }
         });
-        Self { own, other, before, child, seen }
+        Self { own, other: Some(other), before, child, seen, reader: Some(reader) }
     }
 
     /// All that has been seen so far.
@@ -71,9 +74,27 @@ impl Console {
     /// Waits for the end of the binary; returns its exit code.
     #[track_caller]
     pub(crate) fn end(mut self) -> Option<i32> {
+        self.wait()
+    }
+
+    /// The same, with all that was seen until then.
+    #[track_caller]
+    pub(crate) fn said(mut self) -> (Option<i32>, String) {
+        let code = self.wait();
+        // Once nobody has the other side, reading ends, with nothing left in between.
+        self.other = None;
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("reading does not panic");
+        }
+        (code, self.text())
+    }
+
+    #[track_caller]
+    fn wait(&mut self) -> Option<i32> {
         let ended = eventually(PATIENCE, || self.child.try_wait().expect("a child can be waited for").is_some());
         assert!(ended, "the binary does not end:\n{}", self.text());
-        let after = rustix::termios::tcgetattr(&self.other).expect("a terminal has attributes");
+        let other = self.other.as_ref().expect("invariant: it is given up after the last wait");
+        let after = rustix::termios::tcgetattr(other).expect("a terminal has attributes");
         assert_eq!(after.local_modes, self.before.local_modes, "the terminal is as it was");
         assert_eq!(after.input_modes, self.before.input_modes, "the terminal is as it was");
         self.child.wait().expect("a child can be waited for").code()

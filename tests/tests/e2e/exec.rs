@@ -36,7 +36,7 @@ fn run_with_input(cluster: &Cluster, arguments: &[&str], input: &[u8]) -> Said {
 }
 
 /// Whether a process with this text among its arguments lives; that of the client itself does not count.
-fn is_alive(marker: &str) -> bool {
+pub(crate) fn is_alive(marker: &str) -> bool {
     let processes = fs::read_dir("/proc").expect("/proc is there").flatten();
     processes.filter_map(|entry| fs::read_to_string(entry.path().join("cmdline")).ok()).any(|arguments| {
         let mut arguments = arguments.split('\0');
@@ -183,4 +183,29 @@ fn a_session_through_a_server_that_dies_says_so_and_others_go_on() {
     console.press("on\r");
     console.expect("got on");
     assert_eq!(console.end(), Some(6));
+}
+
+#[test]
+fn sessions_go_on_while_another_server_takes_the_lead() {
+    let cluster = cluster();
+    let (leader, others) = cluster.leader();
+    let start = |server: &str| {
+        let shell = "echo started; while read word; do echo got $word; done; exit 6";
+        let address = cluster.address(server);
+        Console::start(&cluster, &["--cluster", &address, "exec", "-it", "web-0", "--", "sh", "-c", shell], [24, 80])
+    };
+    let mut consoles = [start(leader), start(others[0]), start(others[1])];
+    consoles.iter().for_each(|console| console.expect("started"));
+    for next in others.into_iter().chain([leader]) {
+        cluster.ok(&["member", "transfer-leader", next]);
+        assert_eq!(cluster.leader().0, next);
+        for console in &mut consoles {
+            console.press(&format!("under-{next}\r"));
+            console.expect(&format!("got under-{next}\r\n"));
+        }
+    }
+    for mut console in consoles {
+        console.press("\u{4}");
+        assert_eq!(console.end(), Some(6));
+    }
 }

@@ -2,7 +2,11 @@
 
 #![allow(clippy::print_stdout, reason = "a test that leaves something out says so")]
 
-use crate::harness::Cluster;
+use std::time::Duration;
+
+use crate::console::Console;
+use crate::exec::is_alive;
+use crate::harness::{Cluster, eventually};
 use crate::sandbox::{NOBODY, sandboxes_as, sandboxes_with};
 use crate::sets::{brought, writers};
 
@@ -37,10 +41,34 @@ const SET: &str = "sample-statefulset";
 const FIRST: &str = "sample-statefulset-0";
 const HTML: &str = "/usr/share/nginx/html";
 
-/// What `exec` says, typed as one types it; here without a terminal, which is told on standard error.
+/// What `exec -it` shows at a terminal of the usual size, typed as one types it.
 #[track_caller]
 fn typed(cluster: &Cluster, command: &[&str]) -> String {
-    cluster.ok(&[&["exec", "-it", FIRST, "--"], command].concat())
+    let console = Console::start(cluster, &[&["exec", "-it", FIRST, "--"], command].concat(), [24, 80]);
+    let (code, said) = console.said();
+    assert_eq!(code, Some(0), "{command:?}: {said}");
+    said
+}
+
+/// A shell at a terminal: it has the size that people give it, Ctrl-C ends what runs in it and not itself, and its exit
+/// code is the command's.
+fn stays_in_a_shell(cluster: &Cluster) {
+    let mut console = Console::start(cluster, &["exec", "-it", FIRST, "--", "sh"], [33, 77]);
+    console.press("stty size\r");
+    console.expect("33 77\r\n");
+    console.resize(40, 120);
+    // The size is on its way beside the keys.
+    let is_resized = || {
+        console.press("stty size\r");
+        eventually(Duration::from_millis(500), || console.text().contains("40 120\r\n"))
+    };
+    cluster.wait("the shell's terminal is larger", is_resized);
+    console.press("sleep 86415\r");
+    cluster.wait("the command runs", || is_alive("86415"));
+    console.press("\u{3}");
+    cluster.wait("the command is interrupted", || !is_alive("86415"));
+    console.press("exit 3\r");
+    assert_eq!(console.end(), Some(3));
 }
 
 /// The size that `df` shows for the volume, as people read it.
@@ -75,6 +103,8 @@ fn walk(cluster: &Cluster) {
         assert!(listing.contains(part), "{listing}");
     }
 
+    stays_in_a_shell(cluster);
+
     // The file survives the pod and its main process.
     typed(cluster, &["touch", &format!("{HTML}/sample.html")]);
     let before = cluster.uid(FIRST);
@@ -85,8 +115,8 @@ fn walk(cluster: &Cluster) {
     finds_its_file(cluster);
     let before = cluster.uid(FIRST);
     // What is beside the main process may end with it before it can say so.
-    let said = cluster.run(&["exec", "-it", FIRST, "--", "sh", "-c", "kill 1"]);
-    assert!(matches!(said.code, Some(0 | 137)), "{said:#?}");
+    let (code, said) = Console::start(cluster, &["exec", "-it", FIRST, "--", "sh", "-c", "kill 1"], [24, 80]).said();
+    assert!(matches!(code, Some(0 | 137)), "{code:?} {said}");
     let restarts = || cluster.field("pod", FIRST, "/status/containerStatuses/0/restartCount");
     cluster.wait("the container is started again", || restarts() == Some(1.into()) && cluster.is_ready(FIRST));
     assert_eq!(cluster.uid(FIRST), before, "it is the same pod");
