@@ -303,7 +303,7 @@ fn site(config: &AgentConfig, data_dir: PathBuf, inputs: mpsc::Sender<Input>) ->
 /// Which sandboxes containers get; none is an error only for who insists on them.
 async fn find_sandbox(choice: RuntimeChoice, site: &Site) -> Result<Probed, AgentError> {
     let probed = match choice {
-        RuntimeChoice::Process => Probed { kind: None, refusals: vec!["sandbox: not wanted".to_owned()] },
+        RuntimeChoice::Process => Probed { kind: None, refusals: vec!["not wanted".to_owned()] },
         RuntimeChoice::Auto | RuntimeChoice::Sandbox => {
             probe::probe(&site.runtime, &layout::probe_dir(&site.data_dir)).await
         }

@@ -161,7 +161,7 @@ pub(crate) struct Up {
     /// The image catalogue; the built-in one if not given.
     #[arg(long, value_name = "FILE")]
     pub(crate) images: Option<PathBuf>,
-    /// How the agents run containers: in sandboxes, as plain processes, or as the machine allows.
+    /// How the agents run containers: in sandboxes, as plain processes, or as the machine allows [default: auto].
     #[arg(long, value_enum)]
     pub(crate) runtime: Option<crate::child::Runtime>,
     /// A further argument for every server.

@@ -21,6 +21,8 @@ use crate::resource::Resource;
 const STORAGE_CLASSES: &str = include_str!("../../../cluster-config/storage-classes.yaml");
 /// The class that stands for a real driver's, as `storage-classes.yaml` names it.
 const REAL_CLASS: &str = "name: csi-fs-sc";
+/// How nodes name the runtime that gives each container a view of its own.
+const SANDBOX_FEATURE: &str = "sandbox";
 /// How nodes name the driver of volumes that are images.
 const IMAGES_FEATURE: &str = "volumes-loop";
 /// How long a cluster may take to start.
@@ -126,6 +128,7 @@ async fn become_ready(running: &mut Running) -> Result<(), CliError> {
 }
 
 async fn set_up(session: &Session, given: &[Given]) -> Result<(), CliError> {
+    describe_nodes(session).await?.iter().for_each(print::note);
     let options = ApplyOptions::default();
     let mut missing = Vec::new();
     for class in read_built_in("storage-classes.yaml", &storage_classes(session).await?) {
@@ -158,6 +161,29 @@ async fn storage_classes(session: &Session) -> Result<String, CliError> {
     }
     let (before, after) = STORAGE_CLASSES.split_once(REAL_CLASS).expect("invariant: the built-in classes name it");
     Ok(format!("{before}{REAL_CLASS}{}", after.replacen(DRIVER_DIR, DRIVER_LOOP, 1)))
+}
+
+/// How pods run here, and what the nodes cannot do: all of them are this machine, so that one speaks for all.
+async fn describe_nodes(session: &Session) -> Result<Vec<String>, CliError> {
+    let (_, nodes) = fetch::list(session, Resource::Node, "", "").await?;
+    let node = nodes.into_iter().find_map(|object| match object {
+        Object::Node(node) => Some(node),
+        _ => None,
+    });
+    let Some(node) = node else { return Ok(Vec::new()) };
+    let name = node.metadata.map(|metadata| metadata.name).unwrap_or_default();
+    let features = node.status.and_then(|status| status.node_info).unwrap_or_default().features;
+    let said = features.get(SANDBOX_FEATURE).map_or("", String::as_str);
+    let mut lines = vec![match said.strip_prefix("on: ") {
+        Some(kind) => format!("pods run in sandboxes: {}", kind.split(';').next().unwrap_or(kind)),
+        None => format!("pods are plain processes of this machine; sandboxes are {said}"),
+    }];
+    let is_off = |(feature, state): &(&String, &String)| *feature != SANDBOX_FEATURE && state.starts_with("off");
+    let off: Vec<&str> = features.iter().filter(is_off).map(|(feature, _)| feature.as_str()).collect();
+    if !off.is_empty() {
+        lines.push(format!("off here: {} (holdfast describe node {name} says why)", off.join(", ")));
+    }
+    Ok(lines)
 }
 
 fn show_next(session: &Session, data_dir: &Path, is_detached: bool) {

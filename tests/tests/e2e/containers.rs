@@ -1,8 +1,11 @@
 //! What a container finds around it, how it is watched, and what is said when it does not run.
 
+#![allow(clippy::print_stdout, reason = "a test that leaves something out says so")]
+
 use crate::harness::Cluster;
+use crate::sandbox::sandboxes;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 
 /// A set of one pod with this pod spec, whose lines are indented by six.
@@ -40,16 +43,34 @@ fn container(cluster: &Cluster, pod: &str, pointer: &str) -> Option<Value> {
     cluster.field("pod", pod, &format!("/status/containerStatuses/0{pointer}"))
 }
 
-/// The directory below which the mount paths of a pod are, as its container was told.
-fn root_of(cluster: &Cluster, pod: &str) -> PathBuf {
-    let environment = cluster.ok(&["logs", pod]);
-    let root = environment.lines().find_map(|line| line.strip_prefix("HOLDFAST_ROOT="));
-    root.expect("the container has printed its environment").into()
+#[test]
+fn a_container_knows_who_and_where_it_is() {
+    let cluster = Cluster::up_with(&["--runtime=process"]);
+    let (node, said) = what_a_container_knows(&cluster);
+    let pods = cluster.path(&node).join("pods").canonicalize().expect("the node has its directory");
+    let root = said.lines().find_map(|line| line.strip_prefix("HOLDFAST_ROOT=")).expect("it is told its root");
+    assert!(Path::new(root).starts_with(pods), "{root:?}");
+    has(&said, &format!("HOLDFAST_MOUNT_MY_DATA={root}/var/lib/data"));
+    has(&said, &format!("working in {root}"));
 }
 
 #[test]
-fn a_container_knows_who_and_where_it_is() {
-    let cluster = cluster_with(
+fn a_container_in_a_sandbox_knows_who_and_where_it_is() {
+    let Some(cluster) = sandboxes() else { return };
+    let (_, said) = what_a_container_knows(&cluster);
+    for line in ["HOLDFAST_ROOT=/", "HOLDFAST_MOUNT_MY_DATA=/var/lib/data", "working in /", "hostname=envs-0"] {
+        has(&said, line);
+    }
+}
+
+#[track_caller]
+fn has(said: &str, line: &str) {
+    assert!(said.lines().any(|said| said == line), "{line} is missing:\n{said}");
+}
+
+/// What a container says of its surroundings, wherever it runs, and on which node that is.
+fn what_a_container_knows(cluster: &Cluster) -> (String, String) {
+    let file = set(
         "envs",
         "      containers:
       - name: main
@@ -77,14 +98,13 @@ fn a_container_knows_who_and_where_it_is() {
         requests:
           storage: 1Mi",
     );
+    cluster.apply(&cluster.file("set.yaml", &file));
     cluster.wait_ready(&["envs-0"]);
     cluster.wait("the environment is written", || cluster.run(&["logs", "envs-0"]).stdout.contains("\nend\n"));
     let pod = cluster.get("pod", "envs-0").expect("the pod is there");
     let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).expect("the field is there").to_owned();
     let (uid, ip, node) = (text("/metadata/uid"), text("/status/podIP"), text("/spec/nodeName"));
-    let root = cluster.path(&node).join("pods");
     let said = cluster.ok(&["logs", "envs-0"]);
-    let has = |line: &str| assert!(said.lines().any(|said| said == line), "{line} is missing:\n{said}");
     for (name, value) in [
         ("POD_NAME", "envs-0"),
         ("POD_NAMESPACE", "default"),
@@ -104,17 +124,14 @@ fn a_container_knows_who_and_where_it_is() {
         ("MY_NOTE", "of the pod"),
         ("MY_DOMAIN", "envs-0.envs.default.svc"),
     ] {
-        has(&format!("{name}={value}"));
+        has(&said, &format!("{name}={value}"));
     }
     if cluster.ok(&["describe", "node", &node]).contains("hostnames: on") {
-        has("hostname=envs-0");
+        has(&said, "hostname=envs-0");
     } else {
         println!("skipped: containers cannot have hostnames of their own here");
     }
-    let pod_root = root_of(&cluster, "envs-0");
-    assert!(pod_root.starts_with(root.canonicalize().expect("the node has its directory")), "{pod_root:?}");
-    has(&format!("HOLDFAST_MOUNT_MY_DATA={}/var/lib/data", pod_root.display()));
-    has(&format!("working in {}", pod_root.display()));
+    (node, said)
 }
 
 #[test]
@@ -155,14 +172,16 @@ fn probes_say_when_a_container_is_ready_and_when_it_must_start_again() {
     cluster.wait("the failing probe is told", || {
         cluster.ok(&["describe", "pod", "probed-0"]).contains("readiness probe of main fails")
     });
-    let root = root_of(&cluster, "probed-0");
-    std::fs::write(root.join("ready"), "").expect("the pod's directory is there");
+    let inside = |script: &str| cluster.ok(&["exec", "probed-0", "-c", "main", "--", "sh", "-c", script]);
+    inside("touch $HOLDFAST_ROOT/ready");
     cluster.wait_ready(&["probed-0"]);
     assert!(cluster.ok(&["get", "pod", "probed-0"]).contains("3/3"));
 
     let process = container(&cluster, "probed-0", "/containerID");
-    std::fs::remove_file(root.join("alive")).expect("the container has made it");
+    inside("rm $HOLDFAST_ROOT/alive");
     cluster.wait("main is started again", || container(&cluster, "probed-0", "/restartCount") == Some(1.into()));
+    // In a sandbox, what the former one has written outside its volumes is gone with it.
+    inside("touch $HOLDFAST_ROOT/ready");
     cluster.wait_ready(&["probed-0"]);
     assert_ne!(container(&cluster, "probed-0", "/containerID"), process);
     assert!(cluster.ok(&["logs", "--previous", "probed-0"]).contains("POD_NAME=probed-0"));
@@ -239,21 +258,43 @@ fn what_runs_in_the_place_of_an_image_is_told() {
 
 #[test]
 fn a_node_says_what_it_is_and_what_it_can_do() {
-    let cluster = Cluster::up();
+    let cluster = Cluster::prepared(&[]);
+    let said = cluster.try_up();
+    assert_eq!(said.code, Some(0), "{said:#?}");
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel says its release");
     let wide = cluster.ok(&["get", "nodes", "-o", "wide"]);
     for part in ["INTERNAL-IP", "OS-IMAGE", "KERNEL-VERSION", "CONTAINER-RUNTIME", "127.0.0.1", kernel.trim()] {
         assert!(wide.contains(part), "{part} is missing:\n{wide}");
     }
     let info = cluster.field("node", "n1", "/status/nodeInfo").expect("the node has told");
-    for (field, value) in
-        [("operatingSystem", "linux"), ("kernelVersion", kernel.trim()), ("containerRuntimeVersion", "process")]
-    {
+    for (field, value) in [("operatingSystem", "linux"), ("kernelVersion", kernel.trim())] {
         assert_eq!(info[field], value, "{info}");
     }
     assert_eq!(info["agentVersion"], env!("CARGO_PKG_VERSION"));
+    // Nobody has said which runtime: it is the sandbox, wherever the machine allows one.
+    let has_sandbox =
+        info.pointer("/features/sandbox").and_then(Value::as_str).is_some_and(|on| on.starts_with("on: "));
+    let (runtime, told) = match has_sandbox {
+        true => ("sandbox", "pods run in sandboxes: "),
+        false => ("process", "pods are plain processes of this machine; sandboxes are off: "),
+    };
+    assert_eq!(info["containerRuntimeVersion"], runtime);
+    assert!(said.stderr.contains(told), "up says how pods run: {}", said.stderr);
+    describes_features(&cluster, runtime);
+}
+
+#[test]
+fn plain_processes_can_be_asked_for_and_the_node_says_that_they_were() {
+    let cluster = Cluster::up_with(&["--runtime=process"]);
+    describes_features(&cluster, "process");
+    assert!(cluster.ok(&["describe", "node", "n1"]).contains("sandbox: off: not wanted"));
+}
+
+#[track_caller]
+fn describes_features(cluster: &Cluster, runtime: &str) {
     let said = cluster.ok(&["describe", "node", "n1"]);
-    for part in ["Runtime:          process", "hostnames: o", "probes: on", "volumes-dir: on", "pod-addresses: o"] {
+    let runtime = format!("Runtime:          {runtime}");
+    for part in [runtime.as_str(), "hostnames: o", "probes: on", "volumes-dir: on", "pod-addresses: o"] {
         assert!(said.contains(part), "{part} is missing:\n{said}");
     }
 }

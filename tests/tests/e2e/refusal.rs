@@ -20,7 +20,16 @@ struct Held {
 
 /// Three writers, and the node of web-1 cut off.
 fn held() -> Held {
-    let cluster = Cluster::up_with(&SHORT_LEASE);
+    held_with(&[])
+}
+
+/// The same where pods see the processes of the host, so that one of them can be a witness to another's end.
+fn held_in_sight() -> Held {
+    held_with(&["--runtime=process"])
+}
+
+fn held_with(flags: &[&str]) -> Held {
+    let cluster = Cluster::up_with(&[&SHORT_LEASE, flags].concat());
     cluster.apply(&cluster.file("web.yaml", &writers(3)));
     cluster.wait_ready(&PODS);
     let (uid, node, pid) = (cluster.uid("web-1"), cluster.node_of("web-1"), cluster.process_of("web-1"));
@@ -170,7 +179,7 @@ fn healed_without_an_exit_the_same_process_goes_on() {
 
 #[test]
 fn a_force_delete_moves_the_pod_with_its_data() {
-    let held = held();
+    let held = held_in_sight();
     let since = Instant::now();
     let said = held.cluster.run(&["delete", "pod", "web-1", "--force", "--grace-period=0"]);
     assert!(said.code == Some(0) && said.stderr.contains("warning"), "it says what it risks: {said:#?}");
@@ -181,7 +190,7 @@ fn a_force_delete_moves_the_pod_with_its_data() {
 
 #[test]
 fn removing_the_node_moves_the_pod_with_its_data() {
-    let held = held();
+    let held = held_in_sight();
     let since = Instant::now();
     held.cluster.ok(&["delete", "node", &held.node]);
     held.wait_replaced("node removed", since);

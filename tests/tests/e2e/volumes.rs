@@ -8,6 +8,7 @@ use std::path::Path;
 use rustix::process::{Pid, Signal};
 
 use crate::harness::{Cluster, SHORT_LEASE};
+use crate::limits::groups_of;
 use crate::procs;
 use crate::sets::writers;
 
@@ -76,13 +77,14 @@ fn an_image_follows_its_pod_and_is_taken_from_a_writer_that_was_left_behind() {
 
 #[test]
 fn nothing_is_left_of_a_cluster_that_was_killed_nor_of_the_one_after_it() {
-    let Some(cluster) = with_images(&["--runtime=auto"]) else { return };
+    let Some(cluster) = with_images(&[]) else { return };
     cluster.apply(&cluster.file("web.yaml", &image_writers(2)));
     cluster.wait_ready(&["web-0", "web-1"]);
     let uid = cluster.uid("web-0");
     let log = || cluster.run(&["exec", "web-0", "--", "sh", "-c", "cat $HOLDFAST_MOUNT_DATA/log"]).stdout;
     cluster.wait("the pod writes", || log().contains(&uid));
     let data_dir = std::path::PathBuf::from(cluster.data_dir());
+    let groups = groups_of(&cluster, "web-0");
     for pid in procs::of_directory(&data_dir) {
         let _ = rustix::process::kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL);
     }
@@ -91,8 +93,11 @@ fn nothing_is_left_of_a_cluster_that_was_killed_nor_of_the_one_after_it() {
     cluster.wait("the cluster is up again", || cluster.try_up().code == Some(0));
     cluster.wait_ready(&["web-0", "web-1"]);
     cluster.wait("the data is there, and the pod writes on", || log().lines().any(|line| line == uid));
+    let groups = [groups, groups_of(&cluster, "web-0")].concat();
     cluster.ok(&["down"]);
     assert_nothing_left(&data_dir);
+    let left: Vec<_> = groups.iter().filter(|group| group.exists()).collect();
+    assert!(left.is_empty(), "a control group is left: {left:?}");
 
     // The claims go, and with them the images.
     cluster.up_again();
