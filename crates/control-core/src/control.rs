@@ -20,6 +20,12 @@ use std::sync::Arc;
 /// A peer that was silent for so long is shown as unreachable.
 const PEER_SILENCE_MS: u64 = 2_000;
 
+/// A snapshot takes as long to write as the state is large. So that its share in the cost of a change does not grow with the
+/// state, one waits for at least so many bytes of the log for each object,
+const OBJECT_LOG_BYTES: u64 = 64;
+/// and for an entry for each so many objects.
+const OBJECTS_PER_ENTRY: u64 = 16;
+
 /// One server's brain.
 #[derive(Debug)]
 pub struct Control {
@@ -425,7 +431,12 @@ impl Control {
             self.on_term_begun(term);
         } else {
             match self.leader.as_mut().and_then(|leader| leader.take_committed(term)) {
-                Some(own) => own.into_iter().for_each(|own| self.apply_own(own)),
+                Some(own) => {
+                    own.into_iter().for_each(|own| self.apply_own(own));
+                    if let Some(leader) = &mut self.leader {
+                        leader.share(&self.state);
+                    }
+                }
                 None => {
                     let batches = api::codec::decode_entry(payload).unwrap_or_else(|error| {
                         panic!("entry {index} of the log is not one that this version knows: {error}")
@@ -489,9 +500,13 @@ impl Control {
     }
 
     fn write_snapshot_if_due(&mut self) {
+        let State { pods, claims, volumes, .. } = &self.state;
+        let objects = (pods.len() + claims.len() + volumes.len()) as u64;
+        let entries_min = self.config.snapshot_entries.max(objects / OBJECTS_PER_ENTRY);
+        let bytes_min = self.config.snapshot_bytes.max(objects * OBJECT_LOG_BYTES);
         let is_due = self.snapshots.is_of_other_members
-            || self.config.snapshot_entries <= self.snapshots.entries
-            || self.config.snapshot_bytes <= self.snapshots.bytes;
+            || entries_min <= self.snapshots.entries
+            || bytes_min <= self.snapshots.bytes;
         if is_due && !self.snapshots.is_writing {
             self.snapshots = Snapshots { is_writing: true, ..Snapshots::default() };
             let (index, term) = (self.applied, self.applied_term);

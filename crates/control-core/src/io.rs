@@ -26,7 +26,7 @@ pub struct Config {
     pub grace_ms: u64,
     /// Differs between two starts of the same server.
     pub seed: u64,
-    /// A snapshot is written after so many applied entries,
+    /// A snapshot is written after so many applied entries, or more where the state is large,
     pub snapshot_entries: u64,
     /// or after so many applied bytes.
     pub snapshot_bytes: u64,

@@ -5,7 +5,7 @@ use crate::lease::{Leases, Moment};
 use crate::log_time::LogTime;
 use api::codec::EntryWriter;
 use bytes::Bytes;
-use domain::id::NodeName;
+use domain::id::{NodeName, Revision};
 use domain::{Batch, Command, Draft, Outcome, Rejection, Request, State};
 use std::collections::VecDeque;
 
@@ -15,6 +15,12 @@ pub const IN_FLIGHT_MAX: usize = 4_096;
 pub const CALLS_MAX: usize = 16_384;
 /// An entry of the log takes no further batch once it is so long: followers write one while the next is on its way.
 const ENTRY_BYTES_MAX: usize = 256 * 1024;
+
+/// After so many events the draft is made of the committed state again, or it would in time be a second copy of it; the more
+/// is in flight and has to be applied again for that, the later.
+const SHARE_EVENTS: u64 = 1_024;
+/// So many batches in flight are no reason to wait.
+const SHARE_IN_FLIGHT: u64 = 16;
 
 /// Who waits for what becomes of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +89,8 @@ pub(crate) struct Leader {
     /// The next entry, and how many of them it has so far: the last ones.
     next_entry: EntryWriter,
     next_count: usize,
+    /// The revision at which the draft was last made of the committed state.
+    shared_at: Revision,
     pub(crate) leases: Leases,
     time: LogTime,
 }
@@ -96,6 +104,7 @@ impl Leader {
             proposed: VecDeque::new(),
             next_entry: EntryWriter::default(),
             next_count: 0,
+            shared_at: Revision::default(),
             leases: Leases::new(silence_max_ms, at),
             time: LogTime::new(at),
         }
@@ -170,6 +179,21 @@ impl Leader {
         }
         let count = self.proposed.pop_front()?;
         Some(self.in_flight.drain(..count).collect())
+    }
+
+    /// Makes the draft of the committed state again, if it is time: each applies every batch for itself, and what both have
+    /// changed is there twice.
+    pub(crate) fn share(&mut self, committed: &State) {
+        let Some(draft) = &mut self.draft else { return };
+        let patience = 1 + self.in_flight.len() as u64 / SHARE_IN_FLIGHT;
+        if committed.revision.0.saturating_sub(self.shared_at.0) < patience.saturating_mul(SHARE_EVENTS) {
+            return;
+        }
+        self.shared_at = committed.revision;
+        let mut state = committed.clone();
+        if self.in_flight.iter().all(|in_flight| state.apply_batch(&in_flight.batch)) {
+            draft.share(state);
+        }
     }
 
     /// Takes back the last `count` entries, which raft did not accept, and decides on from what is left.

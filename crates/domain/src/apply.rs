@@ -4,7 +4,7 @@
 mod cluster;
 
 use crate::event::{Batch, Event};
-use crate::id::{Fence, Key, NodeName, Ordinal, RequestId, RevisionName, Uid, VolumeName};
+use crate::id::{Fence, Incarnation, Key, Name, NodeName, Ordinal, RequestId, RevisionName, Uid, VolumeName};
 use crate::object::{
     Attachment, Binding, Claim, Deletion, Hold, Meta, Pod, PodClaim, PodStatus, Set, TemplateRevision, Volume,
     VolumePhase,
@@ -12,7 +12,7 @@ use crate::object::{
 use crate::spec::{Labels, SetSpec};
 use crate::state::{Place, State};
 use mutants::{Mutant, is_on};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// The label that holds a pod's own name (semantics A1-4).
 pub const LABEL_POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
@@ -22,6 +22,10 @@ pub const LABEL_POD_INDEX: &str = "apps.kubernetes.io/pod-index";
 pub const ANNOTATION_CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 /// The label that holds the name of a pod's template revision (semantics A1-5).
 pub const LABEL_REVISION: &str = "controller-revision-hash";
+
+/// The names of the labels that every pod has, shared by all.
+static OWN_LABELS: LazyLock<[Name; 3]> =
+    LazyLock::new(|| [LABEL_POD_NAME, LABEL_POD_INDEX, LABEL_REVISION].map(Name::new));
 
 impl State {
     /// Applies a batch, if it was decided at this very revision; says whether it did.
@@ -202,10 +206,8 @@ impl State {
         let Some(set) = self.sets.get(set_key) else { return };
         let key = set_key.pod(ordinal);
         let template = set.template(revision).cloned().unwrap_or_default();
-        let mut labels = template.labels.clone();
-        labels.insert(LABEL_POD_NAME.into(), key.name.clone());
-        labels.insert(LABEL_POD_INDEX.into(), ordinal.to_string().into());
-        labels.insert(LABEL_REVISION.into(), revision.as_str().into());
+        let own = [key.name.clone(), ordinal.to_string().into(), revision.shared().into()];
+        let labels = template.labels.clone().into_iter().chain(OWN_LABELS.iter().cloned().zip(own)).collect();
         let incarnation = set.incarnations.get(&ordinal).copied().unwrap_or_default().next();
         let pod = Pod {
             meta: self.new_meta(&labels, &template.annotations),
@@ -230,7 +232,7 @@ impl State {
         self.pod_mut(key, Some(uid), |p, _| {
             p.owner = Some(owner);
             p.revision = revision.clone();
-            p.meta.labels.insert(LABEL_REVISION.into(), revision.as_str().into());
+            p.meta.labels.insert(LABEL_REVISION.into(), revision.shared().into());
         });
         let Some(pod) = self.pod(key, uid) else { return };
         let (ordinal, incarnation) = (pod.ordinal, pod.incarnation);
@@ -242,7 +244,8 @@ impl State {
     }
 
     fn bind_pod(&mut self, key: &Key, node: &NodeName, address: u32) {
-        let incarnation = self.nodes.get(node).map(|n| n.incarnation).unwrap_or_default();
+        let (node, incarnation) = self.member(node);
+        let node = &node;
         self.pod_mut(key, None, |p, at_ms| {
             p.binding = Some(Binding { node: node.clone(), incarnation, at_ms, address });
             p.unplaced = None;
@@ -252,6 +255,13 @@ impl State {
             n.reserved = n.reserved.plus(requests);
             n.pod_count += 1;
         });
+    }
+
+    /// A node's name as all that speak of it share it, and its incarnation.
+    fn member(&self, node: &NodeName) -> (NodeName, Incarnation) {
+        let known = self.nodes.get_key_value(node);
+        known
+            .map_or_else(|| (node.clone(), Incarnation::default()), |(name, record)| (name.clone(), record.incarnation))
     }
 
     fn report_pod(&mut self, key: &Key, uid: Uid, status: &PodStatus) {
@@ -376,10 +386,10 @@ impl State {
     }
 
     fn attach(&mut self, volume: &VolumeName, node: &NodeName, fence: Fence) {
-        let incarnation = self.nodes.get(node).map(|n| n.incarnation).unwrap_or_default();
+        let (node, incarnation) = self.member(node);
         self.volume_mut(volume, |v, at_ms| {
             v.fence = v.fence.max(fence);
-            v.attachments.insert(node.clone(), Attachment { incarnation, fence, is_attached: false, at_ms });
+            v.attachments.insert(node, Attachment { incarnation, fence, is_attached: false, at_ms });
         });
     }
 

@@ -51,6 +51,12 @@ impl Draft {
         Self { state, ..Self::default() }
     }
 
+    /// Goes on from this very state, made elsewhere: the two share what they are made of until one of them is changed.
+    pub fn share(&mut self, same: State) {
+        assert_eq!(self.state.revision, same.revision, "a draft goes on where it was");
+        self.state = same;
+    }
+
     /// The state as it will be.
     #[must_use]
     pub const fn state(&self) -> &State {

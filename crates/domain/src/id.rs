@@ -6,26 +6,35 @@ use std::sync::Arc;
 macro_rules! text_id {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
+        #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(
+            /// `None` for the empty one, which takes no room.
+            Option<Arc<str>>,
+        );
 
         impl $name {
             /// Wraps a text that the edge has already checked.
             #[must_use]
             pub fn new(text: &str) -> Self {
-                Self(Arc::from(text))
+                Self((!text.is_empty()).then(|| Arc::from(text)))
             }
 
             /// The text itself.
             #[must_use]
             pub fn as_str(&self) -> &str {
-                &self.0
+                self.0.as_deref().unwrap_or_default()
+            }
+
+            /// The text itself, to be shared with another name of whichever kind.
+            #[must_use]
+            pub fn shared(&self) -> Option<Arc<str>> {
+                self.0.clone()
             }
         }
 
-        impl Default for $name {
-            fn default() -> Self {
-                Self::new("")
+        impl From<Option<Arc<str>>> for $name {
+            fn from(shared: Option<Arc<str>>) -> Self {
+                Self(shared.filter(|text| !text.is_empty()))
             }
         }
 
@@ -37,19 +46,19 @@ macro_rules! text_id {
 
         impl From<String> for $name {
             fn from(text: String) -> Self {
-                Self(Arc::from(text))
+                Self::new(&text)
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&*self.0, f)
+                fmt::Debug::fmt(self.as_str(), f)
             }
         }
     )*};

@@ -2,19 +2,19 @@
 //! change of an object, from the request to the event to the state, and hardly ever changed on the way.
 
 use crate::id::Name;
+use crate::small_map::{Iter, SmallMap};
 use std::collections::BTreeMap;
-use std::collections::btree_map::{IntoIter, Iter};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-static NONE: BTreeMap<Name, Name> = BTreeMap::new();
+static NONE: SmallMap<Name, Name> = SmallMap::new();
 
 /// Labels or annotations: to be read and changed like the map that they are.
 #[derive(Clone, Default)]
 pub struct Labels(
     /// `None` for none at all, which is what most objects have.
-    Option<Arc<BTreeMap<Name, Name>>>,
+    Option<Arc<SmallMap<Name, Name>>>,
 );
 
 impl Labels {
@@ -26,7 +26,7 @@ impl Labels {
 }
 
 impl Deref for Labels {
-    type Target = BTreeMap<Name, Name>;
+    type Target = SmallMap<Name, Name>;
 
     fn deref(&self) -> &Self::Target {
         self.0.as_deref().unwrap_or(&NONE)
@@ -55,25 +55,26 @@ impl fmt::Debug for Labels {
 
 impl From<BTreeMap<Name, Name>> for Labels {
     fn from(labels: BTreeMap<Name, Name>) -> Self {
-        Self((!labels.is_empty()).then(|| Arc::new(labels)))
+        labels.into_iter().collect()
     }
 }
 
 impl<const N: usize> From<[(Name, Name); N]> for Labels {
     fn from(labels: [(Name, Name); N]) -> Self {
-        BTreeMap::from(labels).into()
+        labels.into_iter().collect()
     }
 }
 
 impl FromIterator<(Name, Name)> for Labels {
     fn from_iter<T: IntoIterator<Item = (Name, Name)>>(labels: T) -> Self {
-        BTreeMap::from_iter(labels).into()
+        let labels = SmallMap::from_iter(labels);
+        Self((!labels.is_empty()).then(|| Arc::new(labels)))
     }
 }
 
 impl IntoIterator for Labels {
     type Item = (Name, Name);
-    type IntoIter = IntoIter<Name, Name>;
+    type IntoIter = std::vec::IntoIter<(Name, Name)>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.map(Arc::unwrap_or_clone).unwrap_or_default().into_iter()

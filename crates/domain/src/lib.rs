@@ -19,6 +19,7 @@ mod plan;
 mod requests;
 pub mod security;
 mod server;
+pub mod small_map;
 pub mod spec;
 mod state;
 mod subject;

@@ -4,9 +4,11 @@ use crate::id::{
     BootId, Fence, Generation, Incarnation, Key, MachineId, Name, NodeName, Ordinal, Revision, RevisionName, Uid,
     VolumeName,
 };
+use crate::small_map::SmallMap;
 use crate::spec::{
     BudgetSpec, ClaimSpec, ClassSpec, Labels, Resources, ServiceSpec, SetSpec, Taint, Template, VolumeSpec,
 };
+use imbl::OrdMap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -41,7 +43,7 @@ pub struct Set {
     /// The revision of the present template.
     pub update_revision: RevisionName,
     /// How many pods were made at each ordinal.
-    pub incarnations: BTreeMap<Ordinal, Incarnation>,
+    pub incarnations: OrdMap<Ordinal, Incarnation>,
     /// How often a new revision found its name taken by another content.
     pub collision_count: u32,
 }
@@ -264,7 +266,7 @@ pub struct Volume {
     /// The highest fence granted.
     pub fence: Fence,
     /// Who may use it now.
-    pub attachments: BTreeMap<NodeName, Attachment>,
+    pub attachments: SmallMap<NodeName, Attachment>,
 }
 
 impl Volume {

@@ -53,7 +53,8 @@ pub struct State {
 pub(crate) struct Index {
     pub(crate) pods_by_node: OrdMap<NodeName, OrdSet<Key>>,
     pub(crate) pods_by_set: OrdMap<Key, OrdSet<Key>>,
-    pub(crate) pods_by_claim: OrdMap<Key, OrdSet<Key>>,
+    /// Each claim with each of its pods: hardly any has more than one.
+    pub(crate) pods_by_claim: OrdSet<(Key, Key)>,
     pub(crate) pods_by_config: OrdMap<(ConfigKind, Key), OrdSet<Key>>,
     /// Pods without a node.
     pub(crate) unplaced: OrdSet<Key>,
@@ -171,8 +172,10 @@ impl State {
     }
 
     /// The pods that use a claim, in key order.
-    pub fn users<'a>(&'a self, claim: &Key) -> impl Iterator<Item = (&'a Key, &'a Arc<Pod>)> {
-        self.index.pods_by_claim.get(claim).into_iter().flatten().filter_map(|key| self.pods.get_key_value(key))
+    pub fn users<'a>(&'a self, claim: &'a Key) -> impl Iterator<Item = (&'a Key, &'a Arc<Pod>)> {
+        let first = (claim.clone(), Key::default());
+        let users = self.index.pods_by_claim.range(first..).take_while(move |(other, _)| other == claim);
+        users.filter_map(|(_, key)| self.pods.get_key_value(key))
     }
 
     /// The pods whose templates refer to a config map or a secret, in key order.
@@ -275,7 +278,7 @@ impl Index {
         let set = Key { namespace: key.namespace.clone(), name: pod.set.clone() };
         index_add(&mut self.pods_by_set, &set, key);
         for claim in &pod.claims {
-            index_add(&mut self.pods_by_claim, &claim.claim, key);
+            self.pods_by_claim.insert((claim.claim.clone(), key.clone()));
         }
         for config in pod.template.configs(&key.namespace) {
             index_add(&mut self.pods_by_config, &config, key);
@@ -344,7 +347,7 @@ impl Index {
         let set = Key { namespace: key.namespace.clone(), name: pod.set.clone() };
         index_drop(&mut self.pods_by_set, &set, key);
         for claim in &pod.claims {
-            index_drop(&mut self.pods_by_claim, &claim.claim, key);
+            self.pods_by_claim.remove(&(claim.claim.clone(), key.clone()));
         }
         for config in pod.template.configs(&key.namespace) {
             index_drop(&mut self.pods_by_config, &config, key);

@@ -1,5 +1,6 @@
 //! What an entry of the log holds: batches that were decided one after another. Written and read as a whole.
 
+use super::wire::Texts;
 use super::{CodecError, Decoder, Encoder, Record, decode};
 use domain::Batch;
 
@@ -8,6 +9,9 @@ use domain::Batch;
 const MANY: u8 = 0;
 /// The field of each batch after that.
 const BATCH: u32 = 1;
+
+/// In an entry of so many bytes it pays to look which names come again.
+const LARGE_BYTES_MIN: usize = 4 * 1024;
 
 /// Batches on their way into an entry.
 #[derive(Debug, Default)]
@@ -45,7 +49,12 @@ impl EntryWriter {
 /// If it is no such entry, or one of a newer version.
 pub fn decode_entry(entry: &[u8]) -> Result<Vec<Batch>, CodecError> {
     let Some((&MANY, many)) = entry.split_first() else { return Ok(vec![decode(entry)?]) };
-    let (mut batches, mut input) = (Vec::new(), Decoder::new(many));
+    let texts = Texts::default();
+    let mut input = Decoder::new(many);
+    if LARGE_BYTES_MIN <= many.len() {
+        input = input.with_texts(&texts);
+    }
+    let mut batches = Vec::new();
     while let Some((number, wire)) = input.key()? {
         match number {
             BATCH => batches.push(Batch::decode_fields(&mut input.message(wire)?)?),

@@ -1,6 +1,6 @@
 //! A snapshot: the whole state but its indexes, each template once.
 
-use super::wire::{Decoder, Encoder, Field, Value};
+use super::wire::{Decoder, Encoder, Field, Texts, Value};
 use super::{CodecError, Record};
 use domain::State;
 use domain::id::{RequestId, Revision};
@@ -38,8 +38,9 @@ impl Record for State {
     }
 
     fn decode_fields(input: &mut Decoder<'_>) -> Result<Self, CodecError> {
-        let templates = templates(input.with_templates(&[]))?;
-        let mut state = decode_with_templates(&mut input.with_templates(&templates))?;
+        let texts = Texts::default();
+        let templates = templates(input.with_texts(&texts))?;
+        let mut state = decode_with_templates(&mut input.with_texts(&texts).with_templates(&templates))?;
         state.reindex();
         Ok(state)
     }

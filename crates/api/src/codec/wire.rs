@@ -4,10 +4,12 @@
 use super::{CodecError, Record};
 use domain::config::Blob;
 use domain::id::Name;
+use domain::small_map::SmallMap;
 use domain::spec::{Labels, Template};
 use imbl::OrdMap;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// Bytes in the making.
@@ -122,16 +124,44 @@ impl Encoder {
     }
 }
 
+/// The texts that were met so far. In what holds much, most come again: the names of namespaces, nodes and labels with
+/// every pod, and a pod's own in what speaks of it.
+#[derive(Debug, Default)]
+pub(super) struct Texts(RefCell<HashSet<Arc<str>>>);
+
+impl Texts {
+    /// A text, the same allocation each time.
+    fn share(&self, text: &str) -> Arc<str> {
+        let mut known = self.0.borrow_mut();
+        if let Some(found) = known.get(text) {
+            return Arc::clone(found);
+        }
+        let new: Arc<str> = Arc::from(text);
+        known.insert(Arc::clone(&new));
+        new
+    }
+}
+
 /// Bytes being read.
 #[derive(Debug)]
 pub struct Decoder<'a> {
     input: &'a [u8],
     templates: &'a [Arc<Template>],
+    /// Where it is worth it.
+    texts: Option<&'a Texts>,
 }
 
 impl<'a> Decoder<'a> {
     pub(super) fn new(input: &'a [u8]) -> Self {
-        Self { input, templates: &[] }
+        Self { input, templates: &[], texts: None }
+    }
+
+    /// The same bytes from the same place; names that are equal are one.
+    pub(super) fn with_texts<'b>(&self, texts: &'b Texts) -> Decoder<'b>
+    where
+        'a: 'b,
+    {
+        Decoder { input: self.input, templates: self.templates, texts: Some(texts) }
     }
 
     /// The same bytes from the same place, with the templates that their numbers stand for.
@@ -139,7 +169,7 @@ impl<'a> Decoder<'a> {
     where
         'a: 'b,
     {
-        Decoder { input: self.input, templates }
+        Decoder { input: self.input, templates, texts: self.texts }
     }
 
     /// The next field's number and wire type, or `None` at the end.
@@ -171,8 +201,15 @@ impl<'a> Decoder<'a> {
         std::str::from_utf8(self.bytes(wire)?).map_err(|_| CodecError::NotUtf8)
     }
 
+    /// A text that may be shared with others; `None` for an empty one.
+    fn name(&mut self, wire: WireType) -> Result<Option<Arc<str>>, CodecError> {
+        let text = self.text(wire)?;
+        let share = || self.texts.map_or_else(|| Arc::from(text), |texts| texts.share(text));
+        Ok((!text.is_empty()).then(share))
+    }
+
     pub(super) fn message(&mut self, wire: WireType) -> Result<Self, CodecError> {
-        Ok(Self { input: self.bytes(wire)?, templates: self.templates })
+        Ok(Self { input: self.bytes(wire)?, templates: self.templates, texts: self.texts })
     }
 }
 
@@ -296,6 +333,7 @@ macro_rules! maps {
 maps! {
     BTreeMap:;
     OrdMap: Clone;
+    SmallMap:;
 }
 
 impl Field for Labels {
@@ -380,7 +418,7 @@ macro_rules! numbers {
 
 /// Values that are a text.
 macro_rules! texts {
-    ($($type:ty),* $(,)?) => {$(
+    ($read:ident: $($type:ty),* $(,)?) => {$(
         impl Value for $type {
             fn write(&self, field: u32, out: &mut Encoder) {
                 out.bytes(field, self.as_str().as_bytes());
@@ -393,7 +431,7 @@ macro_rules! texts {
             }
 
             fn read(wire: WireType, input: &mut Decoder<'_>) -> Result<Self, CodecError> {
-                input.text(wire).map(Self::from)
+                input.$read(wire).map(Self::from)
             }
 
             fn absent() -> Result<Self, CodecError> {
@@ -423,7 +461,8 @@ mod ids {
         RevisionName, ServerId, Uid, VolumeName,
     };
 
-    texts! { String, Name, NodeName, VolumeName, ClassName, BootId, MachineId, RequestId, RevisionName }
+    texts! { text: String }
+    texts! { name: Name, NodeName, VolumeName, ClassName, BootId, MachineId, RequestId, RevisionName }
 
     numbers! {
         u64: |value| value, |number| Ok(number);
