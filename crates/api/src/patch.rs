@@ -169,6 +169,11 @@ fn merge_key(list: &str, element: &Value) -> Option<&'static str> {
 fn merge_list(list: &mut Vec<Value>, changes: &[Value], name: &str) {
     let is_replaced = changes.iter().any(|change| directive(change) == Some("replace"));
     let is_keyed = changes.iter().filter(|c| directive(c) != Some("replace")).all(|c| merge_key(name, c).is_some());
+    // A set of words, as Kubernetes has it: an addition takes nothing away.
+    if name == "finalizers" && !is_replaced {
+        list.extend(changes.iter().filter(|change| !list.contains(change)).cloned().collect::<Vec<_>>());
+        return;
+    }
     if is_replaced || !is_keyed {
         *list = changes.iter().filter(|change| directive(change).is_none()).cloned().collect();
         return;
@@ -253,6 +258,17 @@ mod tests {
         let mut patched = object.clone();
         patch(&mut patched, change, kind).unwrap();
         assert_eq!(&patched, expected, "{change}");
+    }
+
+    #[test]
+    fn finalizers_are_a_set_of_words_that_null_empties() {
+        let object = json!({"metadata": {"finalizers": ["a.b/one"]}});
+        let both = json!({"metadata": {"finalizers": ["a.b/one", "a.b/two"]}});
+        let change = json!({"metadata": {"finalizers": ["a.b/two"]}});
+        assert_patched(PatchKind::Strategic, &object, &change, &both);
+        assert_patched(PatchKind::Merge, &object, &change, &change);
+        let none = json!({"metadata": {"finalizers": null}});
+        assert_patched(PatchKind::Strategic, &both, &none, &json!({"metadata": {}}));
     }
 
     #[test]

@@ -380,7 +380,7 @@ fn claims_volumes_and_classes_that_were_read_can_be_applied_again() {
     let shown = claim_to_wire(&state, &key, claim);
     let status = shown.status.as_ref().unwrap();
     assert_eq!((status.phase.as_str(), status.capacity["storage"].as_str()), ("Bound", "10Gi"));
-    let (again, labels, _, spec) = claim_from_wire(&shown).unwrap();
+    let (again, labels, _, spec, _) = claim_from_wire(&shown).unwrap();
     assert_eq!((again, &labels), (key, &claim.meta.labels));
     assert_eq!(claim_onto(claim, spec), claim.spec);
 
@@ -413,7 +413,7 @@ fn a_claim_does_not_take_its_volume_for_a_wish() {
         "metadata": {"name": "data"},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
     }));
-    let (_, labels, annotations, spec) = claim_from_wire(&wire).unwrap();
+    let (_, labels, annotations, spec, _) = claim_from_wire(&wire).unwrap();
     state.apply(&Event::ClaimCreated { claim: key.clone(), labels, spec: spec.clone(), annotations });
     let (labels, annotations, volume_spec) = Default::default();
     state.apply(&Event::VolumeCreated { volume: "pv-9".into(), labels, spec: volume_spec, annotations });

@@ -79,12 +79,16 @@ impl Place<'_> {
             if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
                 metadata.remove("labels");
                 metadata.remove("annotations");
+                if self.resource == Resource::Pod {
+                    metadata.remove("finalizers");
+                }
             }
             object
         };
         if without_marks(before) != without_marks(after) {
             let word = self.resource.word();
-            return Err(CliError::refused(format!("only labels and annotations of a {word} can be changed"))
+            let more = if self.resource == Resource::Pod { ", and its finalizers" } else { "" };
+            return Err(CliError::refused(format!("only labels and annotations of a {word} can be changed{more}"))
                 .hint("change the template of its set"));
         }
         let texts = |field: &str| -> Result<_, CliError> {
@@ -98,6 +102,10 @@ impl Place<'_> {
             annotations: texts("annotations")?,
             request_id: chosen(self.request_id)?,
             expected_revision,
+            finalizers: match after.pointer("/metadata/finalizers") {
+                Some(found) => serde_json::from_value(found.clone())?,
+                None => Vec::new(),
+            },
         };
         if self.resource == Resource::Pod {
             change!(self.session, PodsClient.mark(request)).map(drop)

@@ -3,10 +3,10 @@
 
 mod cluster;
 
-use crate::event::{Batch, Event};
+use crate::event::{Batch, Event, RemovalCause};
 use crate::id::{Fence, Incarnation, Key, Name, NodeName, Ordinal, RequestId, RevisionName, Uid, VolumeName};
 use crate::object::{
-    Attachment, Binding, Claim, Deletion, Hold, Meta, Pod, PodClaim, PodStatus, Set, TemplateRevision, Volume,
+    Attachment, Binding, Claim, Deletion, Hold, Meta, Pod, PodClaim, PodEnd, PodStatus, Set, TemplateRevision, Volume,
     VolumePhase,
 };
 use crate::spec::{Labels, SetSpec};
@@ -72,13 +72,16 @@ impl State {
             | Event::PodResumed { .. }
             | Event::PodOrphaned { .. }
             | Event::PodAdopted { .. }
-            | Event::PodMarked { .. } => self.apply_pod(event),
+            | Event::PodMarked { .. }
+            | Event::PodFinalizersChanged { .. }
+            | Event::PodEnded { .. } => self.apply_pod(event),
             Event::ClaimCreated { .. }
             | Event::ClaimUpdated { .. }
             | Event::ClaimBound { .. }
             | Event::ClaimDeletionRequested { .. }
             | Event::ClaimRemoved { .. }
-            | Event::ClaimLost { .. } => self.apply_claim(event),
+            | Event::ClaimLost { .. }
+            | Event::ClaimFinalizersChanged { .. } => self.apply_claim(event),
             Event::VolumeCreated { .. }
             | Event::VolumeUpdated { .. }
             | Event::VolumeReleased { .. }
@@ -198,6 +201,10 @@ impl State {
             Event::PodMarked { pod, uid, labels, annotations } => self.pod_mut(pod, Some(*uid), |p, _| {
                 p.meta.mark(labels, annotations, false);
             }),
+            Event::PodFinalizersChanged { pod, uid, finalizers } => {
+                self.pod_mut(pod, Some(*uid), |p, _| p.finalizers.clone_from(finalizers));
+            }
+            Event::PodEnded { pod, uid, cause } => self.end_pod(pod, *uid, cause),
             _ => unreachable!("apply sends only events of pods here"),
         }
     }
@@ -209,6 +216,7 @@ impl State {
         let own = [key.name.clone(), ordinal.to_string().into(), revision.shared().into()];
         let labels = template.labels.clone().into_iter().chain(OWN_LABELS.iter().cloned().zip(own)).collect();
         let incarnation = set.incarnations.get(&ordinal).copied().unwrap_or_default().next();
+        let finalizers = template.finalizers.clone();
         let pod = Pod {
             meta: self.new_meta(&labels, &template.annotations),
             set: set_key.name.clone(),
@@ -219,6 +227,7 @@ impl State {
             revision: revision.clone(),
             service_name: set.spec.service_name.clone(),
             claims: claims.to_vec(),
+            finalizers,
             ..Pod::default()
         };
         self.set_mut(set_key, |s| {
@@ -280,6 +289,11 @@ impl State {
         let Some(pod) = self.pod(key, uid).cloned() else { return };
         self.index.drop_pod(key, &pod);
         self.pods.remove(key);
+        self.free_room(&pod);
+    }
+
+    /// What a pod had reserved on its node.
+    fn free_room(&mut self, pod: &Pod) {
         if let Some(binding) = &pod.binding {
             let requests = pod.template.requests();
             self.node_mut(&binding.node, |n| {
@@ -287,6 +301,20 @@ impl State {
                 n.pod_count = n.pod_count.saturating_sub(1);
             });
         }
+    }
+
+    fn end_pod(&mut self, key: &Key, uid: Uid, cause: &RemovalCause) {
+        let Some(pod) = self.pod(key, uid).cloned() else { return };
+        self.free_room(&pod);
+        self.pod_mut(key, Some(uid), |p, at_ms| {
+            let node = p.binding.take().map(|binding| binding.node);
+            p.end = Some(Arc::new(PodEnd { cause: cause.clone(), at_ms, node }));
+            p.deletion.get_or_insert(Deletion { at_ms, ..Deletion::default() });
+            (p.hold, p.is_available, p.status.is_ready) = (None, false, false);
+            for container in p.status.containers.iter_mut().chain(&mut p.status.init_containers) {
+                (container.is_running, container.is_ready) = (false, false);
+            }
+        });
     }
 
     fn pod_mut(&mut self, key: &Key, uid: Option<Uid>, change: impl FnOnce(&mut Pod, u64)) {
@@ -330,6 +358,9 @@ impl State {
             Event::ClaimRemoved { claim } => {
                 self.claims.remove(claim);
                 self.index.unbound_claims.remove(claim);
+            }
+            Event::ClaimFinalizersChanged { claim, finalizers } => {
+                self.claim_mut(claim, |c, _| c.finalizers.clone_from(finalizers));
             }
             Event::ClaimLost { claim } => self.claim_mut(claim, |c, _| c.is_lost = true),
             _ => unreachable!("apply sends only events of claims here"),

@@ -39,10 +39,10 @@ pub enum Command {
     DeletePod { pod: Key, grace_ms: Option<u64>, force: bool, uid: Option<Name> },
     /// Stop a pod as far as disruption budgets allow it.
     EvictPod { pod: Key, grace_ms: Option<u64>, uid: Option<Name> },
-    /// Change a pod's labels and annotations as a whole.
-    MarkPod { pod: Key, labels: Labels, annotations: Labels },
+    /// Change a pod's labels, annotations and finalizers as a whole.
+    MarkPod { pod: Key, labels: Labels, annotations: Labels, finalizers: Vec<Name> },
     /// Make a claim.
-    ApplyClaim { claim: Key, labels: Labels, spec: ClaimSpec, annotations: Labels },
+    ApplyClaim { claim: Key, labels: Labels, spec: ClaimSpec, annotations: Labels, finalizers: Vec<Name> },
     /// Delete a claim.
     DeleteClaim { claim: Key },
     /// Make a static volume.

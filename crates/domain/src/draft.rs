@@ -128,7 +128,7 @@ impl Draft {
 impl Dirty {
     /// Marks by what is about to vanish.
     fn mark_before(&mut self, state: &State, event: &Event) {
-        if let Event::PodRemoved { pod, .. } = event
+        if let Event::PodRemoved { pod, .. } | Event::PodEnded { pod, .. } = event
             && let Some(record) = state.pods.get(pod)
         {
             self.sets.insert(Key { namespace: pod.namespace.clone(), name: record.set.clone() });
@@ -210,6 +210,7 @@ pub fn touch_nodes(state: &State, batch: &Batch, nodes: &mut BTreeSet<NodeName>)
             Event::PodBound { pod, .. }
             | Event::PodMarked { pod, .. }
             | Event::PodDeletionRequested { pod, .. }
+            | Event::PodEnded { pod, .. }
             | Event::PodRemoved { pod, .. } => {
                 nodes.extend(state.pods.get(pod).and_then(|p| p.binding.as_ref()).map(|b| b.node.clone()));
             }

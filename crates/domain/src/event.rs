@@ -85,6 +85,10 @@ pub enum Event {
     PodAdopted { pod: Key, uid: Uid, owner: Uid, revision: RevisionName },
     /// Its labels or annotations were changed as a whole.
     PodMarked { pod: Key, uid: Uid, labels: Labels, annotations: Labels },
+    /// What its object waits for was changed as a whole.
+    PodFinalizersChanged { pod: Key, uid: Uid, finalizers: Vec<Name> },
+    /// Nothing of it is left on any node, and its object, and so its name, stay for its finalizers.
+    PodEnded { pod: Key, uid: Uid, cause: RemovalCause },
 
     /// A claim was made.
     ClaimCreated { claim: Key, labels: Labels, spec: ClaimSpec, annotations: Labels },
@@ -98,6 +102,8 @@ pub enum Event {
     ClaimRemoved { claim: Key },
     /// Its volume vanished.
     ClaimLost { claim: Key },
+    /// What it waits for before it goes was changed as a whole.
+    ClaimFinalizersChanged { claim: Key, finalizers: Vec<Name> },
 
     /// A volume was made, by a person or for a claim.
     VolumeCreated { volume: VolumeName, labels: Labels, spec: VolumeSpec, annotations: Labels },
@@ -267,13 +273,16 @@ impl Event {
             | Self::PodResumed { pod, .. }
             | Self::PodOrphaned { pod, .. }
             | Self::PodAdopted { pod, .. }
-            | Self::PodMarked { pod, .. } => ("Pod", pod.clone()),
+            | Self::PodMarked { pod, .. }
+            | Self::PodFinalizersChanged { pod, .. }
+            | Self::PodEnded { pod, .. } => ("Pod", pod.clone()),
             Self::ClaimCreated { claim, .. }
             | Self::ClaimUpdated { claim, .. }
             | Self::ClaimBound { claim, .. }
             | Self::ClaimDeletionRequested { claim }
             | Self::ClaimRemoved { claim }
-            | Self::ClaimLost { claim } => ("PersistentVolumeClaim", claim.clone()),
+            | Self::ClaimLost { claim }
+            | Self::ClaimFinalizersChanged { claim, .. } => ("PersistentVolumeClaim", claim.clone()),
             Self::VolumeCreated { volume, .. }
             | Self::VolumeUpdated { volume, .. }
             | Self::VolumeReleased { volume }

@@ -1,5 +1,6 @@
 //! The records that the state is made of. Plain data: `apply` writes them, `decide` and the planners read them.
 
+use crate::event::RemovalCause;
 use crate::id::{
     BootId, Fence, Generation, Incarnation, Key, MachineId, Name, NodeName, Ordinal, Revision, RevisionName, Uid,
     VolumeName,
@@ -108,6 +109,10 @@ pub struct Pod {
     pub hold: Option<Hold>,
     /// Why no node took it.
     pub unplaced: Option<Unplaced>,
+    /// What must be done before its object may go; whoever does it takes its word out of here.
+    pub finalizers: Vec<Name>,
+    /// Set when nothing of it is left, and its finalizers keep its object and its name.
+    pub end: Option<Arc<PodEnd>>,
 }
 
 impl Pod {
@@ -215,6 +220,17 @@ pub struct Deletion {
     pub is_forced: bool,
 }
 
+/// That nothing of a pod is left on any node, or that somebody answers for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodEnd {
+    /// How it is known.
+    pub cause: RemovalCause,
+    /// When it was recorded.
+    pub at_ms: u64,
+    /// Where it was.
+    pub node: Option<NodeName>,
+}
+
 /// That a pod's node is unreachable, and what is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hold {
@@ -250,6 +266,8 @@ pub struct Claim {
     pub is_lost: bool,
     /// Set when it is to go.
     pub deleting_at_ms: Option<u64>,
+    /// What must be done before it may go.
+    pub finalizers: Vec<Name>,
 }
 
 /// A durable volume.

@@ -162,6 +162,8 @@ pub struct Template {
     pub init_containers: Vec<Container>,
     /// What every container may do, unless it says otherwise.
     pub security: PodSecurity,
+    /// What each pod's object waits for before it goes.
+    pub finalizers: Vec<Name>,
 }
 
 impl Template {
@@ -179,6 +181,7 @@ impl Template {
             && self.local_volumes == other.local_volumes
             && self.init_containers == other.init_containers
             && self.security == other.security
+            && self.finalizers == other.finalizers
     }
 
     /// Every container, in the order in which they start.

@@ -25,7 +25,9 @@ fn subject(state: &State, revision: Revision, event: &Event) -> Option<Uid> {
         | Event::PodResumed { uid, .. }
         | Event::PodOrphaned { uid, .. }
         | Event::PodAdopted { uid, .. }
-        | Event::PodMarked { uid, .. } => return Some(*uid),
+        | Event::PodMarked { uid, .. }
+        | Event::PodFinalizersChanged { uid, .. }
+        | Event::PodEnded { uid, .. } => return Some(*uid),
         // An object's identity is the revision that made it.
         Event::SetCreated { .. }
         | Event::PodCreated { .. }

@@ -7,7 +7,7 @@ mod pod;
 mod reason;
 mod set;
 
-use crate::id::{Key, NodeName};
+use crate::id::{Key, Name, NodeName};
 use crate::state::State;
 pub use pod::exits;
 pub use reason::Reason;
@@ -48,6 +48,8 @@ pub enum Exit {
     ReadLogs(Key),
     /// The rollout goes on.
     ResumeRollout(Key),
+    /// What the object waits for is done, a person says; of this kind.
+    RemoveFinalizers(&'static str, Key),
 }
 
 impl Exit {
@@ -65,6 +67,9 @@ impl Exit {
             Self::Uncordon(node) => Some(format!("holdfast uncordon {node}")),
             Self::ReadLogs(key) => Some(pod("logs", key)),
             Self::ResumeRollout(key) => Some(pod("rollout resume statefulset", key)),
+            Self::RemoveFinalizers(kind, key) => {
+                Some(format!("{} -p '{{\"metadata\":{{\"finalizers\":null}}}}'", pod(&format!("patch {kind}"), key)))
+            }
             Self::RestartNode(_) | Self::Heal(_) => None,
         }
     }
@@ -79,6 +84,7 @@ impl Exit {
                 format!("restart node {node}: its new boot id proves that the old processes are dead")
             }
             Self::Heal(node) => format!("heal the link to {node}: its pods go on where they are"),
+            Self::RemoveFinalizers(..) => "you answer for it that nobody has anything left to do".to_owned(),
             Self::DeletePod(_) | Self::Uncordon(_) | Self::ReadLogs(_) | Self::ResumeRollout(_) => String::new(),
         }
     }
@@ -97,6 +103,10 @@ pub fn explain(state: &State, kind: &str, key: &Key) -> Option<Explanation> {
         "Node" => node::explain(state, &key.name.as_str().into()),
         _ => None,
     }
+}
+
+fn listed(names: &[Name]) -> String {
+    names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn seconds(ms: u64) -> String {

@@ -446,7 +446,12 @@ impl World {
             Step::Mark { set, ordinal, matches } => {
                 let app = if matches { SETS[set] } else { "nobody" };
                 let (labels, annotations) = (story::labels(&[("app", app)]), Labels::new());
-                self.submit(Command::MarkPod { pod: pod_of(set, ordinal), labels, annotations });
+                self.submit(Command::MarkPod {
+                    pod: pod_of(set, ordinal),
+                    labels,
+                    annotations,
+                    finalizers: Vec::new(),
+                });
             }
             Step::Break { set, ordinal } => drop(self.broken.insert(pod_of(set, ordinal))),
             Step::Mend => self.broken.clear(),

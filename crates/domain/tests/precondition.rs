@@ -24,7 +24,7 @@ fn apply_set(spec: SetSpec) -> Command {
 
 fn apply_claim() -> Command {
     let spec = ClaimSpec { request_bytes: 1, ..ClaimSpec::default() };
-    Command::ApplyClaim { claim: key("data"), labels: labels(), spec, annotations: labels() }
+    Command::ApplyClaim { claim: key("data"), labels: labels(), spec, annotations: labels(), finalizers: Vec::new() }
 }
 
 fn apply_volume() -> Command {

@@ -295,7 +295,8 @@ fn claims_do_not_grow_where_their_class_forbids_it() {
     for (bytes, word) in [(5_u64 << 30, "does not allow"), (1, "may not become smaller")] {
         let spec = domain::spec::ClaimSpec { request_bytes: bytes, ..claim.spec.clone() };
         let (labels, annotations) = (claim.meta.labels.clone(), claim.meta.annotations.clone());
-        let command = Command::ApplyClaim { claim: key("www-web-0"), labels, spec, annotations };
+        let command =
+            Command::ApplyClaim { claim: key("www-web-0"), labels, spec, annotations, finalizers: Vec::new() };
         let refused = story.submit(command).unwrap_err();
         assert!(refused.to_string().contains(word), "{refused}");
     }
@@ -304,7 +305,7 @@ fn claims_do_not_grow_where_their_class_forbids_it() {
 fn mark(story: &mut Story, pod: &str, change: impl FnOnce(&mut Labels)) {
     let mut labels = story.pod(pod).expect("the pod is there").meta.labels.clone();
     change(&mut labels);
-    story.ask(Command::MarkPod { pod: key(pod), labels, annotations: Labels::new() });
+    story.ask(Command::MarkPod { pod: key(pod), labels, annotations: Labels::new(), finalizers: Vec::new() });
 }
 
 #[test]

@@ -23,7 +23,13 @@ fn once() -> AccessModes {
 }
 
 fn claim(story: &mut Story, name: &str, spec: ClaimSpec) {
-    story.ask(Command::ApplyClaim { claim: key(name), labels: Labels::new(), spec, annotations: Labels::new() });
+    story.ask(Command::ApplyClaim {
+        claim: key(name),
+        labels: Labels::new(),
+        spec,
+        annotations: Labels::new(),
+        finalizers: Vec::new(),
+    });
 }
 
 fn volume(story: &mut Story, name: &str, spec: VolumeSpec) {
@@ -108,6 +114,7 @@ fn marks_of_claims_volumes_and_classes_are_kept_and_may_change() {
             labels: labels.clone(),
             spec: spec.clone(),
             annotations: annotations.clone(),
+            finalizers: Vec::new(),
         });
         let meta = &story.draft.state().claims[&key("data")].meta;
         assert_eq!((&meta.labels, &meta.annotations), (&labels, &annotations));

@@ -42,7 +42,7 @@ fn with_claim(class: Option<ClassSpec>, claim: ClaimSpec) -> Case {
     }
     let spec = ClaimSpec { class: Some("special".into()), request_bytes: 1 << 20, ..claim };
     let (labels, annotations) = (Labels::new(), Labels::new());
-    story.ask(Command::ApplyClaim { claim: key("mine"), labels, spec, annotations });
+    story.ask(Command::ApplyClaim { claim: key("mine"), labels, spec, annotations, finalizers: Vec::new() });
     (story, "PersistentVolumeClaim", "mine")
 }
 
@@ -75,7 +75,8 @@ fn case(reason: Reason) -> Case {
         | Reason::NoNodeFits
         | Reason::NotReady
         | Reason::NotAvailableYet
-        | Reason::Ended => pod_case(reason),
+        | Reason::Ended
+        | Reason::PodFinalizing => pod_case(reason),
         Reason::WaitsForPod
         | Reason::WaitsForPodToGo
         | Reason::WaitsToMakePod
@@ -87,7 +88,8 @@ fn case(reason: Reason) -> Case {
         | Reason::VolumeLost
         | Reason::ClassCannotShare
         | Reason::WaitsForConsumer
-        | Reason::NoVolumeFits => claim_case(reason),
+        | Reason::NoVolumeFits
+        | Reason::ClaimFinalizing => claim_case(reason),
         Reason::NodeUnreachable
         | Reason::NodeShuttingDown
         | Reason::NodeShutDown
@@ -123,6 +125,13 @@ fn pod_case(reason: Reason) -> Case {
             ended(&mut story, "web-1");
             story
         }
+        Reason::PodFinalizing => {
+            let kept = Template { finalizers: vec!["example.com/backup".into()], ..(*template("a")).clone() };
+            let mut story = running(SetSpec { template: Arc::new(kept), ..set(3) });
+            story.delete_pod("web-1");
+            story.settle();
+            story
+        }
         _ => unreachable!("case sends only reasons of pods here"),
     };
     (story, "Pod", "web-1")
@@ -142,7 +151,13 @@ fn set_case(reason: Reason) -> Case {
             let (labels, annotations) = (Labels::new(), Labels::new());
             let spec =
                 ClaimSpec { access: AccessModes { read_write_once: true, ..Default::default() }, ..Default::default() };
-            story.ask(Command::ApplyClaim { claim: key("www-web-2"), labels, spec, annotations });
+            story.ask(Command::ApplyClaim {
+                claim: key("www-web-2"),
+                labels,
+                spec,
+                annotations,
+                finalizers: Vec::new(),
+            });
             let volumes = vec![domain::spec::NamedClaim { volume: "data".into(), claim: "www-web-2".into() }];
             let labels = story::labels(&[("app", "other")]);
             let other = Template { volumes, labels: labels.clone(), ..(*template("a")).clone() };
@@ -157,7 +172,7 @@ fn set_case(reason: Reason) -> Case {
         Reason::NameIsTaken => {
             let mut story = running(set(3));
             let (labels, annotations) = (labels(&[("app", "mine")]), Labels::new());
-            story.ask(Command::MarkPod { pod: key("web-1"), labels, annotations });
+            story.ask(Command::MarkPod { pod: key("web-1"), labels, annotations, finalizers: Vec::new() });
             story.settle();
             story
         }
@@ -212,6 +227,15 @@ fn claim_case(reason: Reason) -> Case {
             with_claim(Some(waits), ClaimSpec { access: once, ..ClaimSpec::default() })
         }
         Reason::NoVolumeFits => with_claim(None, ClaimSpec { access: once, ..ClaimSpec::default() }),
+        Reason::ClaimFinalizing => {
+            let (mut story, kind, name) = claim_case(Reason::NoVolumeFits);
+            let spec = story.draft.state().claims[&key(name)].spec.clone();
+            let (labels, annotations) = (Labels::new(), Labels::new());
+            let finalizers = vec!["example.com/backup".into()];
+            story.ask(Command::ApplyClaim { claim: key(name), labels, spec, annotations, finalizers });
+            story.ask(Command::DeleteClaim { claim: key(name) });
+            (story, kind, name)
+        }
         _ => unreachable!("case sends only reasons of claims here"),
     }
 }

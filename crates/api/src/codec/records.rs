@@ -11,7 +11,7 @@ use domain::id::Key;
 use domain::names::{Endpoint, NamedService, NamesUpdate};
 use domain::object::{
     Attachment, Binding, Budget, Claim, Class, ContainerStatus, Deletion, Hold, Meta, Node, Phase, Pod, PodClaim,
-    PodStatus, Server, Service, Set, Shutdown, TemplateRevision, Unplaced, Unreachable, Volume, VolumePhase,
+    PodEnd, PodStatus, Server, Service, Set, Shutdown, TemplateRevision, Unplaced, Unreachable, Volume, VolumePhase,
 };
 use domain::security::{ContainerSecurity, PodSecurity};
 use domain::spec::{
@@ -58,6 +58,8 @@ variants! {
         40: PodAdopted { 1: pod, 2: uid, 3: owner, 4: revision },
         41: PodBecameUnavailable { 1: pod, 2: uid },
         42: PodMarked { 1: pod, 2: uid, 3: labels, 4: annotations },
+        43: PodFinalizersChanged { 1: pod, 2: uid, 3: finalizers },
+        44: PodEnded { 1: pod, 2: uid, 3: cause },
 
         60: ClaimCreated { 1: claim, 2: labels, 3: spec, 4: annotations },
         61: ClaimBound { 1: claim, 2: volume },
@@ -65,6 +67,7 @@ variants! {
         63: ClaimRemoved { 1: claim },
         64: ClaimLost { 1: claim },
         65: ClaimUpdated { 1: claim, 2: labels, 3: annotations, 4: spec },
+        66: ClaimFinalizersChanged { 1: claim, 2: finalizers },
 
         70: VolumeCreated { 1: volume, 2: labels, 3: spec, 4: annotations },
         71: VolumeReleased { 1: volume },
@@ -121,9 +124,9 @@ variants! {
         14: PauseRollout { 1: set, 2: is_paused },
         20: DeletePod { 1: pod, 2: grace_ms, 3: force, 4: uid },
         21: EvictPod { 1: pod, 2: grace_ms, 3: uid },
-        22: MarkPod { 1: pod, 2: labels, 3: annotations },
+        22: MarkPod { 1: pod, 2: labels, 3: annotations, 4: finalizers },
 
-        30: ApplyClaim { 1: claim, 2: labels, 3: spec, 4: annotations },
+        30: ApplyClaim { 1: claim, 2: labels, 3: spec, 4: annotations, 5: finalizers },
         31: DeleteClaim { 1: claim },
         32: ApplyVolume { 1: volume, 2: labels, 3: spec, 4: annotations },
         33: DeleteVolume { 1: volume },
@@ -205,7 +208,7 @@ record! {
     ClaimRetention { 1: when_deleted, 2: when_scaled }
     Template {
         1: hash, 2: labels, 3: annotations, 4: containers, 5: node_selector, 6: tolerations, 7: anti_affinity,
-        8: grace_ms, 9: volumes, 10: local_volumes, 11: init_containers, 12: security,
+        8: grace_ms, 9: volumes, 10: local_volumes, 11: init_containers, 12: security, 13: finalizers,
     }
     NamedClaim { 1: volume, 2: claim }
     Container {
@@ -258,7 +261,9 @@ record! {
     Pod {
         1: meta, 2: set, 3: owner, 4: ordinal, 5: incarnation, 6: template, 7: revision, 8: service_name, 9: claims,
         10: binding, 11: status, 12: ready_at_ms, 13: is_available, 14: deletion, 15: hold, 16: unplaced,
+        17: finalizers, 18: end,
     }
+    PodEnd { 1: cause, 2: at_ms, 3: node }
     PodClaim { 1: volume, 2: claim }
     Binding { 1: node, 2: incarnation, 3: at_ms, 4: address }
     PodStatus { 1: phase, 2: is_ready, 3: reason, 4: message, 5: started_at_ms, 6: containers, 7: init_containers }
@@ -269,7 +274,7 @@ record! {
     Deletion { 1: at_ms, 2: grace_ms, 3: is_forced }
     Hold { 1: since, 2: at_ms, 3: node, 4: heard_at_ms }
     Unplaced { 1: node_count, 2: reasons }
-    Claim { 1: meta, 2: spec, 3: volume, 4: is_lost, 5: deleting_at_ms }
+    Claim { 1: meta, 2: spec, 3: volume, 4: is_lost, 5: deleting_at_ms, 6: finalizers }
     Volume { 1: meta, 2: spec, 3: claim, 4: phase, 5: fence, 6: attachments }
     Attachment { 1: incarnation, 2: fence, 3: is_attached, 4: at_ms }
     Class { 1: meta, 2: spec }
@@ -302,4 +307,4 @@ record! {
     Endpoint { 1: uid, 2: address, 3: node, 4: is_named, 5: is_member, 6: ports }
 }
 
-shared! { TemplateRevision, Set, Pod, Claim, Volume, Class, Service, Budget, Config, ConfigSpec, Node, NamedService }
+shared! { TemplateRevision, Set, Pod, PodEnd, Claim, Volume, Class, Service, Budget, Config, ConfigSpec, Node, NamedService }

@@ -75,7 +75,9 @@ pub fn sentence(event: &Event) -> String {
         | Event::PodResumed { .. }
         | Event::PodOrphaned { .. }
         | Event::PodAdopted { .. }
-        | Event::PodMarked { .. } => pod_sentence(&name, event),
+        | Event::PodMarked { .. }
+        | Event::PodFinalizersChanged { .. }
+        | Event::PodEnded { .. } => pod_sentence(&name, event),
 
         Event::ClaimCreated { .. }
         | Event::ClaimUpdated { .. }
@@ -83,6 +85,7 @@ pub fn sentence(event: &Event) -> String {
         | Event::ClaimDeletionRequested { .. }
         | Event::ClaimRemoved { .. }
         | Event::ClaimLost { .. }
+        | Event::ClaimFinalizersChanged { .. }
         | Event::VolumeCreated { .. }
         | Event::VolumeUpdated { .. }
         | Event::VolumeReleased { .. }
@@ -155,6 +158,12 @@ fn pod_sentence(name: &str, event: &Event) -> String {
         Event::PodOrphaned { .. } => format!("pod {name} lost its set and runs on"),
         Event::PodAdopted { revision, .. } => format!("pod {name} was taken over by its set at revision {revision}"),
         Event::PodMarked { .. } => format!("pod {name} has other labels or annotations"),
+        Event::PodFinalizersChanged { finalizers, .. } => {
+            format!("pod {name} waits for {} before it goes", finalizers_text(finalizers))
+        }
+        Event::PodEnded { cause, .. } => {
+            format!("pod {name} has ended, and its finalizers keep its name: {}", cause_sentence(cause))
+        }
         _ => unreachable!("sentence sends only events of pods here"),
     }
 }
@@ -166,6 +175,9 @@ fn storage_sentence(name: &str, event: &Event) -> String {
         Event::ClaimBound { volume, .. } => format!("claim {name} is bound to volume {volume}"),
         Event::ClaimDeletionRequested { .. } => format!("claim {name} is to go when no pod uses it"),
         Event::ClaimRemoved { .. } => format!("claim {name} is gone"),
+        Event::ClaimFinalizersChanged { finalizers, .. } => {
+            format!("claim {name} waits for {} before it goes", finalizers_text(finalizers))
+        }
         Event::ClaimLost { .. } => format!("claim {name} lost its volume"),
 
         Event::VolumeCreated { .. } => format!("volume {name} was made"),
@@ -216,6 +228,13 @@ fn node_sentence(name: &str, event: &Event) -> String {
     }
 }
 
+fn finalizers_text(finalizers: &[Name]) -> String {
+    match finalizers {
+        [] => "nobody".to_owned(),
+        [..] => finalizers.iter().map(Name::as_str).collect::<Vec<_>>().join(", "),
+    }
+}
+
 const fn phase_text(phase: Phase) -> &'static str {
     match phase {
         Phase::Pending => "Pending",
@@ -258,7 +277,9 @@ fn details(event: &Event) -> BTreeMap<String, String> {
         | Event::PodResumed { .. }
         | Event::PodOrphaned { .. }
         | Event::PodAdopted { .. }
-        | Event::PodMarked { .. } => pod_details(event),
+        | Event::PodMarked { .. }
+        | Event::PodFinalizersChanged { .. }
+        | Event::PodEnded { .. } => pod_details(event),
         Event::ClaimBound { volume, .. } => vec![("volume", volume.to_string())],
         Event::AttachmentRequested { node, fence, .. } | Event::VolumeAttached { node, fence, .. } => {
             vec![("node", node.to_string()), ("fence", fence.to_string())]
@@ -266,15 +287,11 @@ fn details(event: &Event) -> BTreeMap<String, String> {
         Event::AttachmentReleased { node, fence, cause, .. } => {
             [cause_details(cause), vec![("node", node.to_string()), ("fence", fence.to_string())]].concat()
         }
-        Event::NodeRegistered { incarnation, registration, .. } => vec![
-            ("incarnation", incarnation.to_string()),
-            ("bootId", registration.boot_id.to_string()),
-            ("machineId", registration.machine_id.to_string()),
-        ],
-        Event::NodeUnreachable { heard_at_ms, .. } => vec![("heardAtMs", heard_at_ms.to_string())],
-        Event::NodeShutdownBegan { grace_ms, .. } => vec![("graceMs", grace_ms.to_string())],
-        Event::NodeReturned { leftovers, .. } => vec![("leftovers", leftovers.len().to_string())],
-        Event::LeftoversEnded { ended, .. } => vec![("ended", ended.len().to_string())],
+        Event::NodeRegistered { .. }
+        | Event::NodeUnreachable { .. }
+        | Event::NodeShutdownBegan { .. }
+        | Event::NodeReturned { .. }
+        | Event::LeftoversEnded { .. } => node_details(event),
         Event::ServersFounded { .. }
         | Event::ServerAdded { .. }
         | Event::ServerPromoted { .. }
@@ -287,6 +304,7 @@ fn details(event: &Event) -> BTreeMap<String, String> {
         | Event::ClaimDeletionRequested { .. }
         | Event::ClaimRemoved { .. }
         | Event::ClaimLost { .. }
+        | Event::ClaimFinalizersChanged { .. }
         | Event::VolumeCreated { .. }
         | Event::VolumeUpdated { .. }
         | Event::VolumeReleased { .. }
@@ -308,6 +326,21 @@ fn details(event: &Event) -> BTreeMap<String, String> {
         | Event::NodeRemoved { .. } => Vec::new(),
     };
     pairs.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn node_details(event: &Event) -> Vec<(&'static str, String)> {
+    match event {
+        Event::NodeRegistered { incarnation, registration, .. } => vec![
+            ("incarnation", incarnation.to_string()),
+            ("bootId", registration.boot_id.to_string()),
+            ("machineId", registration.machine_id.to_string()),
+        ],
+        Event::NodeUnreachable { heard_at_ms, .. } => vec![("heardAtMs", heard_at_ms.to_string())],
+        Event::NodeShutdownBegan { grace_ms, .. } => vec![("graceMs", grace_ms.to_string())],
+        Event::NodeReturned { leftovers, .. } => vec![("leftovers", leftovers.len().to_string())],
+        Event::LeftoversEnded { ended, .. } => vec![("ended", ended.len().to_string())],
+        _ => unreachable!("details sends only events of nodes here"),
+    }
 }
 
 fn set_details(event: &Event) -> Vec<(&'static str, String)> {
@@ -375,7 +408,8 @@ fn pod_details(event: &Event) -> Vec<(&'static str, String)> {
         Event::PodDeletionRequested { grace_ms, is_forced, .. } => {
             vec![("graceMs", grace_ms.to_string()), ("forced", is_forced.to_string())]
         }
-        Event::PodRemoved { cause, .. } => cause_details(cause),
+        Event::PodRemoved { cause, .. } | Event::PodEnded { cause, .. } => cause_details(cause),
+        Event::PodFinalizersChanged { finalizers, .. } => vec![("finalizers", finalizers_text(finalizers))],
         Event::PodHeld { node, heard_at_ms, .. } => {
             vec![("node", node.to_string()), ("heardAtMs", heard_at_ms.to_string())]
         }

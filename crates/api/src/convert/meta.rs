@@ -1,15 +1,15 @@
 //! Names, identity and marks of objects.
 
-use super::check::{At, FieldError, labels_to_wire};
-use crate::name::{NameError, check_label};
+use super::check::{At, FieldError, labels_to_wire, once};
+use crate::name::{NameError, check_label, check_label_key};
 use crate::time::format_ms;
 use crate::v1;
 use domain::State;
-use domain::id::Key;
+use domain::id::{Key, Name};
 use domain::object::Meta;
 use domain::spec::Labels;
 use domain::uid_text;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The namespace of objects that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -27,8 +27,26 @@ pub(super) struct Marks {
     pub(super) annotations: Labels,
 }
 
-/// Reads metadata of an object that has a namespace.
+/// Reads metadata of an object without finalizers.
 pub(super) fn marks_from_wire(
+    meta: Option<&v1::ObjectMeta>,
+    check_name: impl FnOnce(&str) -> Result<(), NameError>,
+) -> Result<Marks, FieldError> {
+    let at = At::root("metadata");
+    refuse_finalizers(at.required(meta)?, at)?;
+    all_marks_from_wire(meta, check_name)
+}
+
+/// Only pods and claims wait for anybody before they go.
+pub(super) fn refuse_finalizers(meta: &v1::ObjectMeta, at: At<'_>) -> Result<(), FieldError> {
+    match meta.finalizers.as_slice() {
+        [] => Ok(()),
+        [..] => Err(at.to("finalizers").refuse("are for pods, pod templates and claims")),
+    }
+}
+
+/// Reads metadata of an object that has a namespace.
+pub(super) fn all_marks_from_wire(
     meta: Option<&v1::ObjectMeta>,
     check_name: impl FnOnce(&str) -> Result<(), NameError>,
 ) -> Result<Marks, FieldError> {
@@ -51,6 +69,30 @@ pub fn marks_of(
     annotations: &BTreeMap<String, String>,
 ) -> Result<(Labels, Labels), FieldError> {
     Ok((At::root("labels").labels(labels)?, At::root("annotations").annotations(annotations)?))
+}
+
+/// Reads finalizers by themselves.
+///
+/// # Errors
+/// The first that breaks a rule.
+pub fn finalizers_of(finalizers: &[String]) -> Result<Vec<Name>, FieldError> {
+    finalizers_from_wire(finalizers, At::root("metadata"))
+}
+
+/// Reads finalizers: words of the form `domain/name`, so that it can be seen whose they are.
+pub(super) fn finalizers_from_wire(finalizers: &[String], at: At<'_>) -> Result<Vec<Name>, FieldError> {
+    let mut seen = BTreeSet::new();
+    let mut names = Vec::with_capacity(finalizers.len());
+    for (index, finalizer) in finalizers.iter().enumerate() {
+        let at = at.item("finalizers", index);
+        let name = at.name(finalizer, check_label_key)?;
+        if !finalizer.contains('/') {
+            return Err(at.refuse(format_args!("must say whose it is, as in \"example.com/{finalizer}\"")));
+        }
+        once(&mut seen, finalizer, at)?;
+        names.push(name);
+    }
+    Ok(names)
 }
 
 pub(super) fn meta_to_wire(state: &State, key: &Key, meta: &Meta) -> v1::ObjectMeta {

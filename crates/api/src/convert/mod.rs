@@ -23,7 +23,7 @@ pub use budget::{budget_from_wire, budget_to_wire};
 pub use check::FieldError;
 pub use config::{config_map_from_wire, config_map_to_wire, secret_from_wire, secret_to_wire};
 pub use event::{events_to_wire, sentence};
-pub use meta::{DEFAULT_NAMESPACE, marks_of, namespace_of};
+pub use meta::{DEFAULT_NAMESPACE, finalizers_of, marks_of, namespace_of};
 pub use node::node_to_wire;
 pub use pod::{address_text, pod_to_wire};
 pub use service::{WantedService, endpoints_to_wire, service_from_wire, service_to_wire};

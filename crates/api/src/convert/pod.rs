@@ -24,6 +24,7 @@ pub fn address_text(address: u32) -> String {
 pub fn pod_to_wire(state: &State, key: &Key, pod: &Pod) -> v1::Pod {
     let mut metadata = meta_to_wire(state, key, &pod.meta);
     metadata.owner_references = pod.owner.map(|uid| owner_to_wire(state, pod.set.as_str(), uid)).into_iter().collect();
+    metadata.finalizers = pod.finalizers.iter().map(ToString::to_string).collect();
     if let Some(deletion) = &pod.deletion {
         metadata.deletion_timestamp = format_ms(deletion.at_ms);
         metadata.deletion_grace_period_seconds = i64::try_from(deletion.grace_ms / 1000).ok();
@@ -33,7 +34,9 @@ pub fn pod_to_wire(state: &State, key: &Key, pod: &Pod) -> v1::Pod {
     // What the pod has takes the place of the claims that its template names.
     spec.volumes.retain(|volume| volume.persistent_volume_claim.is_none());
     spec.volumes.splice(0..0, claims);
-    spec.node_name = pod.binding.as_ref().map(|binding| binding.node.to_string()).unwrap_or_default();
+    let last_node = || pod.end.as_ref().and_then(|end| end.node.as_ref());
+    let node = pod.binding.as_ref().map(|binding| &binding.node).or_else(last_node);
+    spec.node_name = node.map(ToString::to_string).unwrap_or_default();
     v1::Pod {
         api_version: "v1".to_owned(),
         kind: "Pod".to_owned(),

@@ -1,7 +1,7 @@
 //! Sets: what users may write, and how a set is shown with the counts of its pods.
 
 use super::check::{At, FieldError, labels_to_wire, once};
-use super::meta::{Marks, condition, marks_from_wire, meta_to_wire, owner_to_wire};
+use super::meta::{Marks, condition, marks_from_wire, meta_to_wire, owner_to_wire, refuse_finalizers};
 use super::storage::{claim_spec_from_wire, claim_spec_to_wire};
 use super::template::template_from_wire;
 use super::template_out::template_to_wire;
@@ -109,6 +109,7 @@ fn claim_templates_from_wire(wire: &[v1::PersistentVolumeClaim], at: At<'_>) -> 
         let meta_at = at.to("metadata");
         let meta = meta_at.required(claim.metadata.as_ref())?;
         let name = meta_at.to("name").name(&meta.name, check_label)?;
+        refuse_finalizers(meta, meta_at)?;
         once(&mut seen, &meta.name, meta_at.to("name"))?;
         let spec = claim_spec_from_wire(claim.spec.as_ref(), at.to("spec"))?;
         if spec.volume.is_some() {

@@ -1,7 +1,10 @@
 //! Claims, volumes, classes and attachments, both ways.
 
 use super::check::{At, FieldError, labels_to_wire};
-use super::meta::{Marks, cluster_meta_to_wire, condition, marks_from_wire, meta_to_wire, namespace_of};
+use super::meta::{
+    Marks, all_marks_from_wire, cluster_meta_to_wire, condition, finalizers_from_wire, marks_from_wire, meta_to_wire,
+    namespace_of,
+};
 use super::template::{quantity, selector_from_wire};
 use crate::name::{check_label, check_label_value, check_subdomain};
 use crate::quantity::{format_bytes, parse_bytes};
@@ -21,10 +24,14 @@ const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 ///
 /// # Errors
 /// The first field that breaks a rule.
-pub fn claim_from_wire(wire: &v1::PersistentVolumeClaim) -> Result<(Key, Labels, Labels, ClaimSpec), FieldError> {
-    let Marks { key, labels, annotations } = marks_from_wire(wire.metadata.as_ref(), check_subdomain)?;
+pub fn claim_from_wire(
+    wire: &v1::PersistentVolumeClaim,
+) -> Result<(Key, Labels, Labels, ClaimSpec, Vec<Name>), FieldError> {
+    let Marks { key, labels, annotations } = all_marks_from_wire(wire.metadata.as_ref(), check_subdomain)?;
+    let finalizers = wire.metadata.as_ref().map_or(&[][..], |meta| &meta.finalizers);
+    let finalizers = finalizers_from_wire(finalizers, At::root("metadata"))?;
     let spec = claim_spec_from_wire(wire.spec.as_ref(), At::root("spec"))?;
-    Ok((key, labels, annotations, spec))
+    Ok((key, labels, annotations, spec, finalizers))
 }
 
 /// What an apply means for a claim that is there: the volume that it was bound to was not asked for.
@@ -132,6 +139,7 @@ pub(super) fn claim_spec_to_wire(spec: &ClaimSpec) -> v1::PersistentVolumeClaimS
 pub fn claim_to_wire(state: &State, key: &Key, claim: &Claim) -> v1::PersistentVolumeClaim {
     let mut metadata = meta_to_wire(state, key, &claim.meta);
     metadata.deletion_timestamp = claim.deleting_at_ms.map(format_ms).unwrap_or_default();
+    metadata.finalizers = claim.finalizers.iter().map(ToString::to_string).collect();
     let mut spec = claim_spec_to_wire(&claim.spec);
     let volume = claim.volume.as_ref().and_then(|name| state.volumes.get(name));
     if let Some(name) = &claim.volume {

@@ -3,6 +3,7 @@
 use super::check::{At, FieldError, once};
 use super::env::{env_from_wire, sources_from_wire};
 use super::local_volume;
+use super::meta::finalizers_from_wire;
 use super::probe::{hook_from_wire, probe_from_wire};
 use super::security::{container_security_from_wire, pod_security_from_wire};
 use crate::name::{check_label, check_subdomain};
@@ -56,6 +57,7 @@ pub(super) fn template_from_wire(
         local_volumes,
         init_containers,
         security: pod_security_from_wire(spec.security_context.as_ref(), at.to("securityContext"))?,
+        finalizers: finalizers_from_wire(&meta.finalizers, meta_at)?,
     })
 }
 

@@ -17,6 +17,7 @@ pub(super) fn template_to_wire(template: &Template) -> v1::PodTemplateSpec {
         metadata: Some(v1::ObjectMeta {
             labels: labels_to_wire(&template.labels),
             annotations: labels_to_wire(&template.annotations),
+            finalizers: template.finalizers.iter().map(ToString::to_string).collect(),
             ..v1::ObjectMeta::default()
         }),
         spec: Some(spec_to_wire(template)),

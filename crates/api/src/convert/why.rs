@@ -49,7 +49,11 @@ pub(super) fn exit_to_wire(exit: &Exit) -> v1::Exit {
         Exit::ForceDelete(_) => "PodForceDeleted",
         Exit::RestartNode(_) => "NodeRestarted",
         Exit::Heal(_) => "NodeReturned",
-        Exit::DeletePod(_) | Exit::Uncordon(_) | Exit::ReadLogs(_) | Exit::ResumeRollout(_) => "",
+        Exit::DeletePod(_)
+        | Exit::Uncordon(_)
+        | Exit::ReadLogs(_)
+        | Exit::ResumeRollout(_)
+        | Exit::RemoveFinalizers(..) => "",
     };
     v1::Exit { r#type: kind.to_owned(), command: exit.command().unwrap_or_default(), message: exit.meaning() }
 }

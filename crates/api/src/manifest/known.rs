@@ -39,7 +39,7 @@ const KINDS_ELSEWHERE: &[&str] = &[
 
 /// Fields of Kubernetes that are refused by name, per message of `objects.proto`.
 pub(super) const FIELDS_ELSEWHERE: &[(&str, &[&str])] = &[
-    ("ObjectMeta", &["finalizers", "generateName", "managedFields", "selfLink"]),
+    ("ObjectMeta", &["generateName", "managedFields", "selfLink"]),
     ("StatefulSetSelector", &["matchExpressions"]),
     (
         "PodSpec",

@@ -340,6 +340,8 @@ fn pod_events() -> Vec<Event> {
         Event::PodOrphaned { pod: pod.clone(), uid },
         Event::PodAdopted { pod: pod.clone(), uid, owner: Uid(2), revision: "web-1a2b".into() },
         Event::PodBecameUnavailable { pod: pod.clone(), uid },
+        Event::PodFinalizersChanged { pod: pod.clone(), uid, finalizers: vec!["example.com/a".into()] },
+        Event::PodEnded { pod: pod.clone(), uid, cause: RemovalCause::Stopped },
         Event::PodMarked { pod, uid, labels: labels(&[("app", "web")]), annotations: labels(&[("note", "pod")]) },
     ]
 }
@@ -360,6 +362,7 @@ fn claim_events() -> Vec<Event> {
             annotations: annotations.clone(),
         },
         Event::ClaimUpdated { claim: claim(), labels, annotations, spec: claim_spec() },
+        Event::ClaimFinalizersChanged { claim: claim(), finalizers: vec!["example.com/a".into()] },
     ]
 }
 
@@ -499,7 +502,7 @@ fn apply_config() -> Command {
 pub(crate) fn commands() -> Vec<Command> {
     let labels = labels(&[("app", "web")]);
     let node = domain::id::NodeName::new("n1");
-    vec![
+    let mut commands = vec![
         Command::FormCluster { cluster: "c-1".into() },
         Command::ApplySet { set: set(), labels: labels.clone(), annotations: labels.clone(), spec: set_spec() },
         Command::ScaleSet { set: set(), replicas: 4, current: Some(0), force_unready: true },
@@ -507,7 +510,12 @@ pub(crate) fn commands() -> Vec<Command> {
         Command::UndoRollout { set: set(), to: Some(0) },
         Command::PauseRollout { set: set(), is_paused: true },
         Command::EvictPod { pod: pod(), grace_ms: Some(0), uid: Some("c-12".into()) },
-        Command::MarkPod { pod: pod(), labels: labels.clone(), annotations: labels.clone() },
+        Command::MarkPod {
+            pod: pod(),
+            labels: labels.clone(),
+            annotations: labels.clone(),
+            finalizers: vec!["example.com/a".into()],
+        },
         Command::ApplyBudget {
             budget: set(),
             labels: labels.clone(),
@@ -519,7 +527,41 @@ pub(crate) fn commands() -> Vec<Command> {
         Command::DeleteConfig { kind: ConfigKind::ConfigMap, config: set() },
         Command::MarkNode { node: node.clone(), labels: labels.clone(), annotations: labels.clone() },
         Command::DeletePod { pod: pod(), grace_ms: Some(0), force: true, uid: Some("c-12".into()) },
-        Command::ApplyClaim { claim: claim(), labels: labels.clone(), spec: claim_spec(), annotations: labels.clone() },
+        Command::CordonNode { node: node.clone() },
+        Command::UncordonNode { node: node.clone() },
+        Command::RemoveNode { node: node.clone() },
+        Command::RegisterNode { node: node.clone(), registration: registration(), running: vec![Uid(1)] },
+        Command::Report {
+            node: node.clone(),
+            incarnation: Incarnation(2),
+            reports: vec![pod_report(), PodReport::default()],
+            ended: vec![Uid(0), Uid(1)],
+            removed_volumes: vec!["pv-1".into()],
+        },
+        Command::NoteSilence { node: node.clone(), incarnation: Incarnation(2), heard_at_ms: 5 },
+        Command::NoteShutdown { node: node.clone(), incarnation: Incarnation(2), grace_ms: Some(0) },
+        Command::NoteShutdown { node, incarnation: Incarnation(2), grace_ms: None },
+        Command::PassTime,
+        Command::FoundServers { servers: vec![ServerId(1), ServerId(2)] },
+        Command::AddServer { server: Some(ServerId(0)), address: "10.0.0.4:7000".into() },
+        Command::PromoteServer { server: ServerId(4) },
+        Command::AddressServer { server: ServerId(4), address: "10.0.0.4:7000".into() },
+        Command::RemoveServer { server: ServerId(4) },
+    ];
+    commands.extend(storage_commands());
+    commands
+}
+
+fn storage_commands() -> Vec<Command> {
+    let labels = labels(&[("app", "web")]);
+    vec![
+        Command::ApplyClaim {
+            claim: claim(),
+            labels: labels.clone(),
+            spec: claim_spec(),
+            annotations: labels.clone(),
+            finalizers: vec!["example.com/a".into()],
+        },
         Command::DeleteClaim { claim: claim() },
         Command::ApplyVolume {
             volume: "pv-1".into(),
@@ -543,26 +585,6 @@ pub(crate) fn commands() -> Vec<Command> {
             address: Some(0),
         },
         Command::DeleteService { service: set() },
-        Command::CordonNode { node: node.clone() },
-        Command::UncordonNode { node: node.clone() },
-        Command::RemoveNode { node: node.clone() },
-        Command::RegisterNode { node: node.clone(), registration: registration(), running: vec![Uid(1)] },
-        Command::Report {
-            node: node.clone(),
-            incarnation: Incarnation(2),
-            reports: vec![pod_report(), PodReport::default()],
-            ended: vec![Uid(0), Uid(1)],
-            removed_volumes: vec!["pv-1".into()],
-        },
-        Command::NoteSilence { node: node.clone(), incarnation: Incarnation(2), heard_at_ms: 5 },
-        Command::NoteShutdown { node: node.clone(), incarnation: Incarnation(2), grace_ms: Some(0) },
-        Command::NoteShutdown { node, incarnation: Incarnation(2), grace_ms: None },
-        Command::PassTime,
-        Command::FoundServers { servers: vec![ServerId(1), ServerId(2)] },
-        Command::AddServer { server: Some(ServerId(0)), address: "10.0.0.4:7000".into() },
-        Command::PromoteServer { server: ServerId(4) },
-        Command::AddressServer { server: ServerId(4), address: "10.0.0.4:7000".into() },
-        Command::RemoveServer { server: ServerId(4) },
     ]
 }
 

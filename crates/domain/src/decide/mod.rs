@@ -36,9 +36,11 @@ pub(crate) fn decide(state: &State, request: &Request, _at_ms: u64) -> Decision 
         Command::DeleteSet { set, orphan } => set::delete(state, set, *orphan),
         Command::DeletePod { pod, grace_ms, force, uid } => pod::delete(state, pod, *grace_ms, *force, uid.as_ref()),
         Command::EvictPod { pod, grace_ms, uid } => pod::evict(state, pod, *grace_ms, uid.as_ref()),
-        Command::MarkPod { pod, labels, annotations } => pod::mark(state, pod, labels, annotations),
-        Command::ApplyClaim { claim, labels, spec, annotations } => {
-            storage::apply_claim(state, claim, labels, annotations, spec)
+        Command::MarkPod { pod, labels, annotations, finalizers } => {
+            pod::mark(state, pod, labels, annotations, finalizers)
+        }
+        Command::ApplyClaim { claim, labels, spec, annotations, finalizers } => {
+            storage::apply_claim(state, claim, labels, annotations, finalizers, spec)
         }
         Command::DeleteClaim { claim } => storage::delete_claim(state, claim),
         Command::ApplyVolume { volume, labels, spec, annotations } => {
@@ -162,7 +164,12 @@ pub(crate) fn removal(state: &State, key: &Key, pod: &Pod, cause: &RemovalCause)
 pub(crate) fn removal_of_all(state: &State, leaving: &[(&Key, &Pod)], cause: &RemovalCause) -> Vec<Event> {
     let (mut events, mut releases) = (Vec::new(), Vec::new());
     for (key, pod) in leaving {
-        events.push(Event::PodRemoved { pod: (*key).clone(), uid: pod.meta.uid, cause: cause.clone() });
+        let (pod_key, uid, by) = ((*key).clone(), pod.meta.uid, cause.clone());
+        // Whatever ends it, its finalizers keep its object: force takes the place of evidence, and of nothing else.
+        events.push(match pod.finalizers.as_slice() {
+            [] => Event::PodRemoved { pod: pod_key, uid, cause: by },
+            [..] => Event::PodEnded { pod: pod_key, uid, cause: by },
+        });
         let Some(binding) = &pod.binding else { continue };
         for claim in &pod.claims {
             let Some(volume) = state.claims.get(&claim.claim).and_then(|c| c.volume.as_ref()) else { continue };

@@ -81,15 +81,39 @@ fn spend_budget(state: &State, key: &Key, pod: &Pod) -> Result<(), Rejection> {
     })
 }
 
-pub(super) fn mark(state: &State, key: &Key, labels: &Labels, annotations: &Labels) -> Decision {
+pub(super) fn mark(state: &State, key: &Key, labels: &Labels, annotations: &Labels, finalizers: &[Name]) -> Decision {
     let pod = find(state, key, None)?;
-    if pod.meta.labels == *labels && pod.meta.annotations == *annotations {
-        return Ok(Vec::new());
+    let mut events = Vec::new();
+    if pod.finalizers != finalizers {
+        refuse_late("pod", key, &pod.finalizers, finalizers, pod.deletion.is_some())?;
+        let finalizers = finalizers.to_vec();
+        events.push(Event::PodFinalizersChanged { pod: key.clone(), uid: pod.meta.uid, finalizers });
     }
-    Ok(vec![Event::PodMarked {
+    if pod.meta.labels == *labels && pod.meta.annotations == *annotations {
+        return Ok(events);
+    }
+    events.push(Event::PodMarked {
         pod: key.clone(),
         uid: pod.meta.uid,
         labels: labels.clone(),
         annotations: annotations.clone(),
-    }])
+    });
+    Ok(events)
+}
+
+/// What goes already takes on no more to wait for, as in Kubernetes.
+pub(super) fn refuse_late(
+    kind: &'static str,
+    key: &Key,
+    known: &[Name],
+    wanted: &[Name],
+    is_going: bool,
+) -> Result<(), Rejection> {
+    match wanted.iter().find(|finalizer| !known.contains(finalizer)) {
+        Some(late) if is_going => {
+            let rule = format!("{late} is new, and no finalizer may be added to what is being deleted");
+            Err(Rejection::Invalid { kind, name: key.name.to_string(), field: "metadata.finalizers", rule })
+        }
+        Some(_) | None => Ok(()),
+    }
 }

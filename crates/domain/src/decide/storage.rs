@@ -1,11 +1,12 @@
 //! What people may ask of claims, volumes, classes and services.
 
+use super::pod::refuse_late;
 use super::{Decision, not_found};
 use crate::address;
 use crate::command::Rejection;
 use crate::draft::{class_of, class_or_default};
 use crate::event::Event;
-use crate::id::{ClassName, Key, Uid, VolumeName};
+use crate::id::{ClassName, Key, Name, Uid, VolumeName};
 use crate::object::{Claim, VolumePhase};
 use crate::plan::claim;
 use crate::spec::{BudgetSpec, ClaimSpec, ClassSpec, Labels, Reclaim, ServiceSpec, VolumeSpec};
@@ -17,12 +18,16 @@ pub(super) fn apply_claim(
     key: &Key,
     labels: &Labels,
     annotations: &Labels,
+    finalizers: &[Name],
     spec: &ClaimSpec,
 ) -> Decision {
     let (labels, annotations) = (labels.clone(), annotations.clone());
+    let finalized = || Event::ClaimFinalizersChanged { claim: key.clone(), finalizers: finalizers.to_vec() };
     let Some(claim) = state.claims.get(key) else {
         let spec = ClaimSpec { class: class_or_default(state, spec.class.as_ref()), ..spec.clone() };
-        return Ok(vec![Event::ClaimCreated { claim: key.clone(), labels, spec, annotations }]);
+        let mut events = vec![Event::ClaimCreated { claim: key.clone(), labels, spec, annotations }];
+        events.extend((!finalizers.is_empty()).then(finalized));
+        return Ok(events);
     };
     // The class that was filled in was not asked for, and stays.
     let class = spec.class.clone().or_else(|| claim.spec.class.clone());
@@ -30,11 +35,16 @@ pub(super) fn apply_claim(
     if claim.spec != (ClaimSpec { request_bytes: claim.spec.request_bytes, ..spec.clone() }) {
         return Err(invalid_claim(key, "spec", "may not be changed, except to ask for more storage".to_owned()));
     }
+    let mut events = Vec::new();
+    if claim.finalizers != finalizers {
+        refuse_late("persistentvolumeclaim", key, &claim.finalizers, finalizers, claim.deleting_at_ms.is_some())?;
+        events.push(finalized());
+    }
     if claim.spec == spec && claim.meta.labels == labels && claim.meta.annotations == annotations {
-        return Ok(Vec::new());
+        return Ok(events);
     }
     refuse_growth(state, claim, &spec).map_err(|rule| invalid_claim(key, "spec.resources.requests.storage", rule))?;
-    let mut events = vec![Event::ClaimUpdated { claim: key.clone(), labels, annotations, spec: spec.clone() }];
+    events.push(Event::ClaimUpdated { claim: key.clone(), labels, annotations, spec: spec.clone() });
     events.extend(claim::volume_growth(state, claim, spec.request_bytes));
     Ok(events)
 }

@@ -4,7 +4,7 @@ use crate::draft::{Draft, class_of, class_or_default, volume_name};
 use crate::driver;
 use crate::event::Event;
 use crate::id::{Key, VolumeName};
-use crate::object::{Claim, VolumePhase};
+use crate::object::{Claim, Pod, VolumePhase};
 use crate::spec::{ClaimSpec, Labels, Reclaim, VolumeSpec};
 use crate::state::State;
 use mutants::{Mutant, is_on};
@@ -33,7 +33,10 @@ pub(crate) fn settle(draft: &mut Draft, key: &Key) {
 
 /// A claim goes once no placed pod uses it (semantics A10-131, 132); its volume follows the reclaim policy.
 fn end(state: &State, key: &Key, claim: &Claim) -> Vec<Event> {
-    if state.users(key).any(|(_, pod)| pod.binding.is_some()) && !is_on(Mutant::ClaimDeletedUnderPod) {
+    // One whose object its finalizers keep counts, as one that has ended does in Kubernetes.
+    let uses = |pod: &Pod| pod.binding.is_some() || pod.end.is_some();
+    let is_kept = !claim.finalizers.is_empty() || state.users(key).any(|(_, pod)| uses(pod));
+    if is_kept && !is_on(Mutant::ClaimDeletedUnderPod) {
         return Vec::new();
     }
     let mut events = vec![Event::ClaimRemoved { claim: key.clone() }];

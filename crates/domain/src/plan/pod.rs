@@ -15,7 +15,12 @@ pub(crate) fn settle(draft: &mut Draft, key: &Key) {
     let state = draft.state();
     let Some(pod) = state.pods.get(key).cloned() else { return };
     if let Some(deletion) = &pod.deletion {
-        if pod.binding.is_none() || is_on(Mutant::GoneBeforeStopped) {
+        if let Some(end) = &pod.end {
+            if pod.finalizers.is_empty() {
+                let (pod_key, cause) = (key.clone(), end.cause.clone());
+                record(draft, vec![Event::PodRemoved { pod: pod_key, uid: pod.meta.uid, cause }]);
+            }
+        } else if pod.binding.is_none() || is_on(Mutant::GoneBeforeStopped) {
             record(draft, removal(draft.state(), key, &pod, &RemovalCause::NeverPlaced));
         } else if deletion.is_forced && pod.hold.is_some() {
             // Exit: it was force-deleted before its node was known to be cut off.

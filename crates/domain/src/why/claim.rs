@@ -1,6 +1,6 @@
 //! Why a claim is as it is.
 
-use super::{Exit, Explanation, Reason};
+use super::{Exit, Explanation, Reason, listed};
 use crate::draft::{class_of, spoken};
 use crate::driver::DRIVER_LOOP;
 use crate::id::Key;
@@ -10,7 +10,7 @@ use crate::state::State;
 pub(super) fn explain(state: &State, key: &Key) -> Option<Explanation> {
     let claim = state.claims.get(key)?;
     let name = spoken(key);
-    let user = state.users(key).find(|(_, pod)| pod.binding.is_some()).map(|(pod, _)| pod.clone());
+    let user = state.users(key).find(|(_, pod)| pod.binding.is_some() || pod.end.is_some()).map(|(pod, _)| pod.clone());
     Some(match (&claim.volume, claim.deleting_at_ms, user) {
         (_, Some(at), Some(pod)) => Explanation {
             reason: Reason::ClaimInUse,
@@ -18,6 +18,16 @@ pub(super) fn explain(state: &State, key: &Key) -> Option<Explanation> {
             blocking: Some(format!("pod/{}", pod.name)),
             since_ms: Some(at),
             exits: vec![Exit::DeletePod(pod)],
+            ..Explanation::default()
+        },
+        (_, Some(at), None) => Explanation {
+            reason: Reason::ClaimFinalizing,
+            sentence: format!(
+                "claim {name} is to be deleted once its finalizers are removed: {}",
+                listed(&claim.finalizers)
+            ),
+            since_ms: Some(at),
+            exits: vec![Exit::RemoveFinalizers("pvc", key.clone())],
             ..Explanation::default()
         },
         (Some(volume), ..) if claim.is_lost => Explanation {

@@ -1,10 +1,10 @@
 //! Why a pod is as it is.
 
-use super::{Exit, Explanation, Reason, seconds};
+use super::{Exit, Explanation, Reason, listed, seconds};
 use crate::draft::spoken;
 use crate::driver::stale_writer_word;
 use crate::id::{Key, NodeName};
-use crate::object::{Hold, Pod};
+use crate::object::{Hold, Pod, PodEnd};
 use crate::plan::set::is_over;
 use crate::state::State;
 use std::fmt::Write as _;
@@ -13,6 +13,9 @@ pub(super) fn explain(state: &State, key: &Key, pod: &Pod) -> Explanation {
     let name = spoken(key);
     if let Some(hold) = &pod.hold {
         return explain_hold(state, key, pod, hold);
+    }
+    if let Some(end) = &pod.end {
+        return explain_end(&name, key, pod, end);
     }
     if let Some(deletion) = &pod.deletion {
         let node = pod.binding.as_ref().map(|b| b.node.clone()).unwrap_or_default();
@@ -48,6 +51,20 @@ pub(super) fn explain(state: &State, key: &Key, pod: &Pod) -> Explanation {
         blocking: Some(format!("pod/{name}")),
         since_ms: Some(binding.at_ms),
         exits: vec![Exit::ReadLogs(key.clone())],
+        ..Explanation::default()
+    }
+}
+
+fn explain_end(name: &str, key: &Key, pod: &Pod, end: &PodEnd) -> Explanation {
+    Explanation {
+        reason: Reason::PodFinalizing,
+        sentence: format!(
+            "pod {name} has ended, and is not replaced before its finalizers are removed: {}",
+            listed(&pod.finalizers)
+        ),
+        blocking: Some(format!("pod/{name}")),
+        since_ms: Some(end.at_ms),
+        exits: vec![Exit::RemoveFinalizers("pod", key.clone())],
         ..Explanation::default()
     }
 }

@@ -39,6 +39,8 @@ reasons! {
     NotAvailableYet,
     /// It has ended, and is made anew in its turn.
     Ended,
+    /// Nothing of it is left, and its finalizers keep its object.
+    PodFinalizing,
 
     // Sets.
     /// One of the pods that it wants is not available.
@@ -67,6 +69,8 @@ reasons! {
     WaitsForConsumer,
     /// No free volume fits, and nothing provisions one.
     NoVolumeFits,
+    /// It is to go, and its finalizers keep it.
+    ClaimFinalizing,
 
     // Nodes.
     /// Its agent is not heard.

@@ -3,7 +3,7 @@
 use super::{key_of, name_of};
 use crate::forward::Forward;
 use crate::status;
-use api::convert::{FieldError, WantedService, claim_onto, marks_of, replicas_from_wire, volume_onto};
+use api::convert::{FieldError, WantedService, claim_onto, finalizers_of, marks_of, replicas_from_wire, volume_onto};
 use domain::config::ConfigKind;
 use domain::id::{RequestId, Revision};
 use domain::{Command, Draft, Outcome, Rejection, Request, State};
@@ -308,10 +308,10 @@ impl TryFrom<&api::v1::ApplyClaimRequest> for Change {
 
     fn try_from(request: &api::v1::ApplyClaimRequest) -> Result<Self, Status> {
         let object = given(request.object.as_ref())?;
-        let (claim, labels, annotations, spec) =
+        let (claim, labels, annotations, spec, finalizers) =
             api::convert::claim_from_wire(object).map_err(|error| refused(&error))?;
         let needs = if spec.volume.is_some() { Needs::Known } else { Needs::Nothing };
-        let command = Command::ApplyClaim { claim, labels, spec, annotations };
+        let command = Command::ApplyClaim { claim, labels, spec, annotations, finalizers };
         let change = Self::new(&request.request_id, request.expected_revision, command)?;
         Ok(Self { is_dry_run: request.dry_run, needs, ..change })
     }
@@ -400,13 +400,17 @@ impl Change {
     pub(super) fn mark_pod(request: &api::v1::MarkRequest) -> Result<Self, Status> {
         let pod = key_of(&request.namespace, &request.name)?;
         let (labels, annotations) = marks_of(&request.labels, &request.annotations).map_err(|error| refused(&error))?;
-        let command = Command::MarkPod { pod, labels, annotations };
+        let finalizers = finalizers_of(&request.finalizers).map_err(|error| refused(&error))?;
+        let command = Command::MarkPod { pod, labels, annotations, finalizers };
         Self::new(&request.request_id, request.expected_revision, command)
     }
 
     pub(super) fn mark_node(request: &api::v1::MarkRequest) -> Result<Self, Status> {
         let node = name_of(&request.name)?.into();
         let (labels, annotations) = marks_of(&request.labels, &request.annotations).map_err(|error| refused(&error))?;
+        if !request.finalizers.is_empty() {
+            return Err(status::invalid("finalizers", "are for pods, pod templates and claims"));
+        }
         let command = Command::MarkNode { node, labels, annotations };
         Self::new(&request.request_id, request.expected_revision, command)
     }

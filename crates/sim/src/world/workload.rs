@@ -47,6 +47,7 @@ fn command(operation: &Operation, state: &State, gone: &[u64]) -> Option<Command
             labels: Labels::new(),
             annotations: Labels::new(),
             spec: claim(*for_one_pod, None),
+            finalizers: Vec::new(),
         },
         Operation::ApplyBudget { set } => Command::ApplyBudget {
             budget: set_key(set),
