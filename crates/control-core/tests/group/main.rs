@@ -182,7 +182,7 @@ fn a_heartbeat_says_that_the_node_is_being_shut_down_and_the_next_that_it_is_not
     });
     world.say(leader, session, heartbeat(1, Some(7_000)));
     world.run_until("the agent hears that this is known, and that the pod is to stop", |world| {
-        is_told(world, |work| work.is_shutting_down && work.pods.iter().all(|pod| pod.stop_within_ms == Some(7_000)))
+        is_told(world, |work| work.is_shutting_down && work.pods.iter().all(|pod| pod.stop_within_ms.is_some()))
     });
     let revision = world.control(leader).state().revision;
     world.say(leader, session, heartbeat(2, Some(7_000)));
