@@ -131,11 +131,12 @@ fn a_connection_that_fails_says_so_and_the_next_one_works() {
     rustix::process::kill_process(pid, Signal::TERM).expect("it still runs");
     let said = forward.follower.end(&cluster);
     let port = forward.address.port();
-    for part in [
-        format!("error: a connection for {port}: the pod does not answer at {address}"),
-        format!("error: a connection for {port}: the way to node {node} broke"),
-        format!("error: a connection for {port}: node {node} cannot be reached"),
-    ] {
-        assert!(said.stderr.contains(&part), "{part} is missing: {said:#?}");
-    }
+    let says = |what: String| said.stderr.contains(&format!("error: a connection for {port}: {what}"));
+    assert!(says(format!("the pod does not answer at {address}")), "{said:#?}");
+    // The server that was killed had the way to the node; it may have been the one that was called, too.
+    assert!(
+        says(format!("the way to node {node} broke")) || says("the connection to the server broke".to_owned()),
+        "{said:#?}"
+    );
+    assert!(says(format!("node {node} cannot be reached")), "{said:#?}");
 }
