@@ -6,7 +6,7 @@ use mutants::Mutant;
 use sim::proof;
 
 /// How many seeds are tried when that of the corpus does not show the bug any more.
-const SEEDS_MAX: u64 = 64;
+const SEEDS_MAX: u64 = 400;
 
 fn corpus() -> Vec<(&'static str, u64)> {
     let lines = include_str!("../corpus/mutants.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty());
