@@ -8,9 +8,6 @@ use sim::proof;
 /// How many seeds are tried when that of the corpus does not show the bug any more.
 const SEEDS_MAX: u64 = 64;
 
-/// Since one log entry holds many changes, no quick seed is known for these: they are left to `holdfast sim --mutants`.
-const WITHOUT_QUICK_SEED: [&str; 2] = ["vote-before-sync", "pause-ignored"];
-
 fn corpus() -> Vec<(&'static str, u64)> {
     let lines = include_str!("../corpus/mutants.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     lines
@@ -27,10 +24,6 @@ fn are_caught(half: usize) {
     let corpus = corpus();
     let mut free = Vec::new();
     for mutant in Mutant::ALL.iter().skip(half).step_by(2) {
-        if WITHOUT_QUICK_SEED.contains(&mutant.name()) {
-            println!("skipped: no quick seed is known for {}", mutant.name());
-            continue;
-        }
         let known = corpus.iter().find(|(name, _)| *name == mutant.name()).map(|(_, seed)| *seed);
         if proof::prove(*mutant, known.into_iter().chain(1..=SEEDS_MAX)).caught.is_none() {
             free.push(mutant.name());
