@@ -14,6 +14,7 @@ use journal::{DirDisk, Journal, Ledger, Options, Seq, SnapshotStore};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
@@ -35,6 +36,7 @@ pub(crate) struct Engine {
     commands: mpsc::Receiver<Command>,
     core: Core,
     snapshots: Snapshots,
+    snapshots_thread: JoinHandle<()>,
     outboxes: Outboxes,
     tickets: Tickets,
     /// Given once the state that they speak of is shown.
@@ -101,7 +103,7 @@ impl Opened {
         core: Core,
         commands: mpsc::Receiver<Command>,
     ) -> Result<Engine, ServerError> {
-        let snapshots = Snapshots::spawn(self.store, core.clone())?;
+        let (snapshots, snapshots_thread) = Snapshots::spawn(self.store, core.clone())?;
         core.show_servers(self.control.servers());
         addresses.follow(self.control.servers());
         let outboxes = Outboxes::new(config.id, addresses.clone(), core.clone(), snapshots.clone());
@@ -116,6 +118,7 @@ impl Opened {
             commands,
             core,
             snapshots,
+            snapshots_thread,
             outboxes,
             tickets: Tickets::default(),
             answers: Vec::new(),
@@ -129,8 +132,14 @@ impl Opened {
 }
 
 impl Engine {
-    /// Runs until told to stop, or until the disk fails.
+    /// Runs until told to stop, or until the disk fails. Nothing of the directory is open any more when it returns.
     pub(crate) fn run(mut self) -> Result<(), ServerError> {
+        let outcome = self.go_on();
+        self.snapshots.end(self.snapshots_thread);
+        outcome
+    }
+
+    fn go_on(&mut self) -> Result<(), ServerError> {
         let mut waiting = Vec::new();
         loop {
             let mut inputs = std::mem::take(&mut self.own_inputs);

@@ -7,6 +7,7 @@ use control_core::{Input, SnapshotBytes};
 use domain::State;
 use journal::{DirDisk, FileError, SnapshotStore};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
 /// How many jobs may wait.
@@ -17,17 +18,18 @@ enum Job {
     Write { index: u64, term: u64, state: Arc<State> },
     Save { snapshot: SnapshotBytes, done: oneshot::Sender<Result<(), FileError>> },
     Read { index: u64, found: oneshot::Sender<Option<Bytes>> },
+    End,
 }
 
-/// The handle on the thread, which ends when the last handle is gone.
+/// The handle on the thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshots {
     jobs: mpsc::Sender<Job>,
 }
 
 impl Snapshots {
-    /// Starts the thread. Called within the runtime.
-    pub(crate) fn spawn(store: SnapshotStore<DirDisk>, core: Core) -> Result<Self, ServerError> {
+    /// Starts the thread, which [`Self::end`] ends. Called within the runtime.
+    pub(crate) fn spawn(store: SnapshotStore<DirDisk>, core: Core) -> Result<(Self, JoinHandle<()>), ServerError> {
         let (jobs, waiting) = mpsc::channel(JOBS_MAX);
         // The core may wait for this thread, so this thread must never wait for the core: the runtime does.
         let runtime = tokio::runtime::Handle::current();
@@ -36,8 +38,19 @@ impl Snapshots {
             drop(runtime.spawn(async move { core.command(command).await }));
         };
         let run = move || work(store, waiting, &tell);
-        std::thread::Builder::new().name("snapshots".to_owned()).spawn(run).map_err(ServerError::System)?;
-        Ok(Self { jobs })
+        let thread =
+            std::thread::Builder::new().name("snapshots".to_owned()).spawn(run).map_err(ServerError::System)?;
+        Ok((Self { jobs }, thread))
+    }
+
+    /// Waits until the thread has let go of the directory, whoever else still holds a handle: the next server must be able
+    /// to open it. Called from the core's thread.
+    pub(crate) fn end(&self, thread: JoinHandle<()>) {
+        // If it has ended already, it has let go as well.
+        let _ = self.jobs.blocking_send(Job::End);
+        if thread.join().is_err() {
+            tracing::error!("the thread that writes snapshots panicked");
+        }
     }
 
     /// Begins to write a state; the core hears when it is durable. Called from the core's thread.
@@ -81,6 +94,7 @@ fn work(mut store: SnapshotStore<DirDisk>, mut waiting: mpsc::Receiver<Job>, tel
             Job::Read { index, found } => {
                 let _ = found.send(read(&store, index));
             }
+            Job::End => return,
         }
     }
 }
