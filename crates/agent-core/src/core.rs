@@ -296,8 +296,7 @@ impl AgentCore {
         }
         let may_begin = !self.pods.values().any(Pod::is_leftover) || is_on(Mutant::LeftoversNotEndedFirst);
         let given = Given { config: &self.config, configs: &self.ledger.configs };
-        let stop_within_ms = self.shutdown.map(|shutdown| shutdown.grace_ms);
-        let site = Site { fences: &self.ledger.fences, given, stop_within_ms };
+        let site = Site { fences: &self.ledger.fences, given };
         for pod in self.pods.values_mut() {
             pod.advance(now_ms, may_begin, &site, out);
             if let Some(report) = pod.news() {
@@ -354,7 +353,12 @@ impl AgentCore {
         let shutdown = Shutdown { grace_ms, until_ms, is_known: false, is_over: false };
         if !self.ledger.pods.is_empty() {
             // An agent that dies now must not have its successor start what the control plane may have heard has ended.
-            self.ledger.pods.values_mut().for_each(|pod| shutdown.stop(pod));
+            for (uid, pod) in &mut self.ledger.pods {
+                shutdown.stop(pod);
+                if let Some(known) = self.pods.get_mut(uid) {
+                    known.assign(Arc::clone(pod));
+                }
+            }
             out.push(Output::SaveLedger(self.ledger.clone()));
         }
         self.shutdown = Some(shutdown);

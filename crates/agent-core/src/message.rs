@@ -5,7 +5,7 @@ use domain::agent::{AssignedConfig, AssignedPod, AssignedVolume, Assignment, Fro
 use domain::config::{Blob, ConfigKind, ConfigSpec};
 use domain::event::Registration;
 use domain::id::{BootId, Fence, Incarnation, Key, Name, NodeName, Revision, Uid, VolumeName};
-use domain::object::ENDED_BOOTS_MAX;
+use domain::object::note_ended_boot;
 use domain::spec::{Hook, Probe};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,7 +27,7 @@ pub struct Config {
 pub struct Ledger {
     /// The start of the machine that the rest was true in.
     pub boot_id: BootId,
-    /// The starts before that one, oldest first, at most [`ENDED_BOOTS_MAX`]. The control plane need not have heard of them:
+    /// The starts before that one, oldest first, at most [`domain::object::ENDED_BOOTS_MAX`]. The control plane need not have heard of them:
     /// what one of them said may still be on its way.
     pub ended_boots: Vec<BootId>,
     /// The last one that was granted.
@@ -50,9 +50,7 @@ impl Ledger {
         }
         let former = std::mem::replace(&mut self.boot_id, boot_id.clone());
         if former != BootId::default() {
-            self.ended_boots.push(former);
-            let forgotten = self.ended_boots.len().saturating_sub(ENDED_BOOTS_MAX);
-            self.ended_boots.drain(..forgotten);
+            note_ended_boot(&mut self.ended_boots, former);
         }
         true
     }

@@ -27,8 +27,6 @@ pub const REMOVE_RETRY_MS: u64 = 5_000;
 pub(crate) struct Site<'a> {
     pub(crate) fences: &'a BTreeMap<VolumeName, Fence>,
     pub(crate) given: Given<'a>,
-    /// The node is being shut down: every pod is to stop within this time, assigned to stop or not.
-    pub(crate) stop_within_ms: Option<u64>,
 }
 
 /// A pod that is assigned to this node, or still here though it is not.
@@ -43,8 +41,6 @@ pub(crate) struct Pod {
     failure: Failure,
     started_at_ms: u64,
     sizes: Sizes,
-    /// It is to stop, within this time: so it was assigned, or so its node wants it.
-    stop_within_ms: Option<u64>,
     /// What was last put into the outbox; at first, what the control plane believes without being told.
     told: Option<PodReport>,
 }
@@ -78,7 +74,6 @@ impl Pod {
             failure: Failure::default(),
             started_at_ms: 0,
             sizes: Sizes::default(),
-            stop_within_ms: None,
             told: Some(told),
         }
     }
@@ -115,7 +110,6 @@ impl Pod {
             failure: Failure::default(),
             started_at_ms: 0,
             sizes: Sizes::default(),
-            stop_within_ms: None,
             told: None,
         }
     }
@@ -230,8 +224,7 @@ impl Pod {
     /// The next steps of an assigned pod. `may_begin`: nothing on the node must be ended first.
     pub(crate) fn advance(&mut self, now_ms: u64, may_begin: bool, site: &Site<'_>, out: &mut Vec<Output>) {
         let Some(pod) = self.assigned.clone() else { return };
-        self.stop_within_ms = stop_within_ms(&pod, site.stop_within_ms);
-        if let Some(grace_ms) = self.stop_within_ms {
+        if let Some(grace_ms) = pod.stop_within_ms {
             self.stop(now_ms, &pod, grace_ms, out);
             return;
         }
@@ -353,9 +346,9 @@ impl Pod {
     /// What the control plane has not been told yet, once.
     pub(crate) fn news(&mut self) -> Option<PodReport> {
         let pod = self.assigned.as_ref()?;
-        let is_gone = self.stage == Stage::Gone || self.stop_within_ms.is_some() && is_on(Mutant::GoneWhenStopBegins);
+        let is_gone = self.stage == Stage::Gone || pod.stop_within_ms.is_some() && is_on(Mutant::GoneWhenStopBegins);
         // A pod that ends is described when it has ended; one that was adopted, when it has been looked at.
-        let is_on_its_way = self.stop_within_ms.is_some() || self.containers.iter().any(ContainerRun::is_unjudged);
+        let is_on_its_way = pod.stop_within_ms.is_some() || self.containers.iter().any(ContainerRun::is_unjudged);
         if is_on_its_way && !is_gone {
             return None;
         }
@@ -414,7 +407,7 @@ impl Pod {
     /// When [`Self::advance`] has something to do, if nothing else happens.
     pub(crate) fn next_at_ms(&self) -> Option<u64> {
         let pod = self.assigned.as_ref()?;
-        if self.stop_within_ms.is_some() {
+        if pod.stop_within_ms.is_some() {
             return self.containers.iter().filter_map(ContainerRun::part_at_ms).min();
         }
         match self.stage {
@@ -439,12 +432,6 @@ fn runs(pod: &AssignedPod) -> Vec<ContainerRun> {
 
 fn find<'a>(containers: &'a mut [ContainerRun], name: &Name) -> Option<&'a mut ContainerRun> {
     containers.iter_mut().find(|run| run.name() == name)
-}
-
-/// How long the stop of a pod may take, if it is to stop; `node`: if its node is being shut down.
-fn stop_within_ms(pod: &AssignedPod, node: Option<u64>) -> Option<u64> {
-    let by_node = node.map(|grace_ms| grace_ms.min(pod.template.grace_ms));
-    [pod.stop_within_ms, by_node].into_iter().flatten().min()
 }
 
 /// A claim that a container mounts and that the assignment does not have: the control plane has yet to grant it.

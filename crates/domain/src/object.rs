@@ -364,6 +364,15 @@ pub struct Server {
 /// starts of the machine.
 pub const ENDED_BOOTS_MAX: usize = 16;
 
+/// Adds a boot to those that have ended, once, and forgets the oldest beyond [`ENDED_BOOTS_MAX`].
+pub fn note_ended_boot(boots: &mut Vec<BootId>, ended: BootId) {
+    if !boots.contains(&ended) {
+        boots.push(ended);
+        let forgotten = boots.len().saturating_sub(ENDED_BOOTS_MAX);
+        boots.drain(..forgotten);
+    }
+}
+
 /// A machine that runs an agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {

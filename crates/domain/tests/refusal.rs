@@ -229,33 +229,36 @@ fn a_retried_request_is_applied_once() {
     assert_eq!(story.draft.state().sets[&key("web")].spec.replicas, 5);
 }
 
-#[test]
-fn a_word_from_a_boot_that_has_ended_proves_nothing() {
+/// A pod, its node, and the boot of that.
+fn placed() -> (Story, String, String) {
     let mut story = Story::with_nodes(2);
     story.apply("web", set(1));
     story.settle();
     let node = story.node_of("web-0");
-    let first = story.draft.state().nodes[&node_name(&node)].boot_id.to_string();
-    story.register(&node, "second", &[]).unwrap();
+    let boot = story.draft.state().nodes[&node_name(&node)].boot_id.to_string();
+    (story, node, boot)
+}
+
+#[track_caller]
+fn proves_nothing(story: &mut Story, ended: &[&str], node: &str, boot: &str) {
     story.settle();
     let (uid, home) = (story.uid("web-0"), story.node_of("web-0"));
-    let refused = story.register(&node, &first, &[]).unwrap_err();
+    let refused = story.register_after(ended, node, boot, &[]).expect_err("it has ended");
     assert!(matches!(refused, domain::Rejection::BootHasEnded { .. }), "{refused}");
     assert_eq!((story.uid("web-0"), story.node_of("web-0")), (uid, home), "nothing is moved by it");
 }
 
 #[test]
+fn a_word_from_a_boot_that_has_ended_proves_nothing() {
+    let (mut story, node, first) = placed();
+    story.register(&node, "second", &[]).unwrap();
+    proves_nothing(&mut story, &[], &node, &first);
+}
+
+#[test]
 fn a_boot_that_ended_unheard_proves_nothing_either() {
-    let mut story = Story::with_nodes(2);
-    story.apply("web", set(1));
-    story.settle();
-    let node = story.node_of("web-0");
-    let first = story.draft.state().nodes[&node_name(&node)].boot_id.to_string();
+    let (mut story, node, first) = placed();
     // The second boot was too short to be heard, or its word is still on its way.
     story.register_after(&[&first, "second"], &node, "third", &[]).unwrap();
-    story.settle();
-    let (uid, home) = (story.uid("web-0"), story.node_of("web-0"));
-    let refused = story.register_after(&[&first], &node, "second", &[]).unwrap_err();
-    assert!(matches!(refused, domain::Rejection::BootHasEnded { .. }), "{refused}");
-    assert_eq!((story.uid("web-0"), story.node_of("web-0")), (uid, home), "nothing is moved by it");
+    proves_nothing(&mut story, &[&first], &node, "second");
 }

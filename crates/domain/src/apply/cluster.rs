@@ -4,7 +4,7 @@
 use crate::config::Config;
 use crate::event::{Event, Registration};
 use crate::id::{Incarnation, NodeName, ServerId};
-use crate::object::{Budget, Class, ENDED_BOOTS_MAX, Node, Server, Service, Shutdown, Unreachable};
+use crate::object::{Budget, Class, Node, Server, Service, Shutdown, Unreachable, note_ended_boot};
 use crate::spec::Labels;
 use crate::state::{State, load};
 use std::sync::Arc;
@@ -152,16 +152,12 @@ impl State {
             node.meta.annotations.clone_from(&old.meta.annotations);
             node.ended_boots.clone_from(&old.ended_boots);
             if old.boot_id != registration.boot_id {
-                node.ended_boots.push(old.boot_id.clone());
+                note_ended_boot(&mut node.ended_boots, old.boot_id.clone());
             }
         }
         for ended in registration.ended_boots.iter().filter(|ended| **ended != registration.boot_id) {
-            if !node.ended_boots.contains(ended) {
-                node.ended_boots.push(ended.clone());
-            }
+            note_ended_boot(&mut node.ended_boots, ended.clone());
         }
-        let forgotten = node.ended_boots.len().saturating_sub(ENDED_BOOTS_MAX);
-        node.ended_boots.drain(..forgotten);
         node.describe(registration);
         node.incarnation = incarnation;
         node.boot_id = registration.boot_id.clone();
