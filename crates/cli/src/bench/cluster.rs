@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use api::v1;
 use tokio::process::Child;
 use tonic::transport::{Channel, Endpoint};
 
@@ -140,9 +141,13 @@ impl Cluster {
         agents: u32,
     ) -> Result<Self, CliError> {
         let deadline = Instant::now() + READY_WITHIN;
+        // A server says where it is reached soon after the group is founded, and not before.
+        let is_reached = |status: &v1::StatusReply| status.members.iter().all(|member| !member.address.is_empty());
         let status = loop {
             match fetch::status(&session, false, ANSWER_MS_MAX).await {
-                Ok(status) if !status.leader.is_empty() && agents <= status.nodes_ready => break status,
+                Ok(status) if !status.leader.is_empty() && agents <= status.nodes_ready && is_reached(&status) => {
+                    break status;
+                }
                 Err(error) if deadline <= Instant::now() => return Err(error),
                 Ok(status) if deadline <= Instant::now() => {
                     let ready = status.nodes_ready;
