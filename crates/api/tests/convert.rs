@@ -133,6 +133,13 @@ fn a_set_that_breaks_a_rule_is_refused_where_it_does() {
         ("/metadata/name".into(), json!("w".repeat(53)), "metadata.name".into()),
         ("/metadata/name".into(), json!(""), "metadata.name".into()),
         ("/metadata/labels".into(), json!({"a b": "c"}), "metadata.labels".into()),
+        ("/metadata/finalizers".into(), json!(["example.com/backup"]), "metadata.finalizers".into()),
+        ("/spec/template/metadata/finalizers".into(), json!(["backup"]), "spec.template.metadata.finalizers[0]".into()),
+        (
+            "/spec/volumeClaimTemplates/0/metadata/finalizers".into(),
+            json!(["example.com/backup"]),
+            "spec.volumeClaimTemplates[0].metadata.finalizers".into(),
+        ),
         ("/spec/replicas".into(), json!(-1), "spec.replicas".into()),
         ("/spec/replicas".into(), json!(1_000_001), "spec.replicas".into()),
         ("/spec/minReadySeconds".into(), json!(-1), "spec.minReadySeconds".into()),

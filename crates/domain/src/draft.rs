@@ -209,6 +209,8 @@ pub fn touch_nodes(state: &State, batch: &Batch, nodes: &mut BTreeSet<NodeName>)
         match event {
             Event::PodBound { pod, .. }
             | Event::PodMarked { pod, .. }
+            // It may have another name for its revision, which is one of its labels.
+            | Event::PodAdopted { pod, .. }
             | Event::PodDeletionRequested { pod, .. }
             | Event::PodEnded { pod, .. }
             | Event::PodRemoved { pod, .. } => {

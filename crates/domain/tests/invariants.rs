@@ -5,7 +5,7 @@ mod story;
 
 use domain::agent::Assignment;
 use domain::event::{Batch, RemovalCause};
-use domain::id::{Fence, Key, NodeName, Ordinal, Uid, VolumeName};
+use domain::id::{Fence, Key, Name, NodeName, Ordinal, Uid, VolumeName};
 use domain::object::{Pod, Set, VolumePhase};
 use domain::spec::{Amount, ClaimRetention, Labels, PodManagement, Retention, SetSpec, UpdateStrategy};
 use domain::{Command, Draft, Event, Outcome, Reason, Request, State, assignment, explain, touch_nodes};
@@ -27,6 +27,8 @@ enum Step {
     Evict { set: usize, ordinal: u32 },
     DeleteClaim { set: usize, ordinal: u32 },
     Mark { set: usize, ordinal: u32, matches: bool },
+    Keep { set: usize, ordinal: u32, is_kept: bool },
+    KeepClaim { set: usize, ordinal: u32, is_kept: bool },
     Break { set: usize, ordinal: u32 },
     Mend,
     Partition { node: usize },
@@ -50,22 +52,17 @@ struct Wish {
     when_scaled: bool,
     when_deleted: bool,
     is_paused: bool,
+    /// Whether its pods have a finalizer from the start.
+    is_kept: bool,
 }
 
 fn wish() -> impl Strategy<Value = Wish> {
     let numbers = (0..5_u32, 0..3_u32, 0..3_usize, 0..5_usize, prop_oneof![3 => Just(0_u64), 1 => Just(50)]);
-    (numbers, prop::bool::weighted(0.2), prop::bool::weighted(0.2), prop::bool::weighted(0.1)).prop_map(
-        |((replicas, start, image, update, min_ready_ms), when_scaled, when_deleted, is_paused)| Wish {
-            replicas,
-            start,
-            image,
-            update,
-            min_ready_ms,
-            when_scaled,
-            when_deleted,
-            is_paused,
-        },
-    )
+    let rarely = [0.2, 0.2, 0.1, 0.1].map(prop::bool::weighted);
+    (numbers, rarely).prop_map(|((replicas, start, image, update, min_ready_ms), rarely)| {
+        let [when_scaled, when_deleted, is_paused, is_kept] = rarely;
+        Wish { replicas, start, image, update, min_ready_ms, when_scaled, when_deleted, is_paused, is_kept }
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -82,6 +79,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (sets.clone(), ordinals.clone()).prop_map(|(set, ordinal)| Step::DeleteClaim { set, ordinal }),
         1 => (sets.clone(), ordinals.clone(), any::<bool>())
             .prop_map(|(set, ordinal, matches)| Step::Mark { set, ordinal, matches }),
+        2 => (sets.clone(), ordinals.clone(), any::<bool>())
+            .prop_map(|(set, ordinal, is_kept)| Step::Keep { set, ordinal, is_kept }),
+        1 => (sets.clone(), ordinals.clone(), any::<bool>())
+            .prop_map(|(set, ordinal, is_kept)| Step::KeepClaim { set, ordinal, is_kept }),
         2 => (sets, ordinals).prop_map(|(set, ordinal)| Step::Break { set, ordinal }),
         2 => Just(Step::Mend),
         2 => nodes.clone().prop_map(|node| Step::Partition { node }),
@@ -93,6 +94,11 @@ fn step() -> impl Strategy<Value = Step> {
         12 => Just(Step::AgentsAct),
         3 => (1..80_u64).prop_map(|ms| Step::PassTime { ms }),
     ]
+}
+
+/// What somebody has yet to do, or nothing.
+fn finalizers(is_kept: bool) -> Vec<Name> {
+    is_kept.then(|| Name::new("example.com/backup")).into_iter().collect()
 }
 
 fn spec_of(set_index: usize, wish: &Wish) -> SetSpec {
@@ -107,6 +113,7 @@ fn spec_of(set_index: usize, wish: &Wish) -> SetSpec {
     let mut template = (*template(["a", "b", "c"][wish.image])).clone();
     // Each set has labels of its own.
     template.labels = story::labels(&[("app", SETS[set_index])]);
+    template.finalizers = finalizers(wish.is_kept);
     SetSpec {
         replicas: wish.replicas,
         start: Ordinal(wish.start),
@@ -175,6 +182,14 @@ impl World {
         let before = self.follower.clone();
         self.follow(&request.command, &batch);
         self.check_untouched(&before, &batch);
+        for (pod, record) in &before.pods {
+            if let Some(now) = self.follower.pod(pod, record.meta.uid) {
+                assert!(record.template.means_same(&now.template), "D31: {pod} has its template for life");
+                // Another set that adopts it may know the same template under a name of its own.
+                let is_same = record.revision == now.revision || record.owner != now.owner;
+                assert!(is_same, "D31: {pod} has its revision for life");
+            }
+        }
         let same = format!("{:?}", self.follower.pods) == format!("{:?}", self.draft.state().pods)
             && self.follower.revision == self.draft.state().revision;
         assert!(same, "a follower that applies the batch has another state");
@@ -234,20 +249,16 @@ impl World {
                     check_planned_deletion(state, pod, record);
                 }
             }
+            Event::PodEnded { pod, uid, cause } => {
+                assert!(!state.pods[pod].finalizers.is_empty(), "A8-102: {pod} waits for nothing");
+                self.check_end(command, pod, *uid, cause);
+            }
             Event::PodRemoved { pod, uid, cause } => {
                 let record = state.pod(pod, *uid).expect("the pod is there");
-                let (is_bound, is_held) = (record.binding.is_some(), record.hold.is_some());
-                match cause {
-                    RemovalCause::NeverPlaced => assert!(!is_bound, "D3: {pod} had a node"),
-                    RemovalCause::Stopped => {
-                        assert!(matches!(command, Command::Report { .. }), "D46: only its agent can say so");
-                        assert!(!is_held, "D4: a held pod is not reported");
-                    }
-                    RemovalCause::ForceDeleted => assert!(is_held, "D4: only a held pod is given up"),
-                    RemovalCause::NodeRemoved | RemovalCause::NodeRestarted { .. } => {}
-                }
-                if !matches!(cause, RemovalCause::Stopped) {
-                    self.given_up.insert(*uid);
+                assert!(record.finalizers.is_empty(), "A8-102: {pod} waits for {:?}", record.finalizers);
+                match &record.end {
+                    Some(end) => assert_eq!(end.cause, *cause, "what ended it is what is said of it"),
+                    None => self.check_end(command, pod, *uid, cause),
                 }
             }
             Event::AttachmentRequested { volume, fence, .. } => {
@@ -261,6 +272,7 @@ impl World {
                 assert!(record.deleting_at_ms.is_some(), "D39: nobody deleted {claim}");
                 let user = state.users(claim).find(|(_, pod)| pod.binding.is_some());
                 assert!(user.is_none(), "D39: {claim} is in use");
+                assert!(record.finalizers.is_empty(), "A8-102: {claim} waits for {:?}", record.finalizers);
             }
             Event::RevisionTargeted { set, number, .. } => {
                 let uid = state.sets[set].meta.uid;
@@ -274,6 +286,24 @@ impl World {
                 assert!(all && state.members(set).count() == record.spec.replicas as usize, "D26");
             }
             _ => {}
+        }
+    }
+
+    /// Why everything of a pod may be over (D3 to D5, D46).
+    fn check_end(&mut self, command: &Command, pod: &Key, uid: Uid, cause: &RemovalCause) {
+        let record = self.follower.pod(pod, uid).expect("the pod is there");
+        let (is_bound, is_held) = (record.binding.is_some(), record.hold.is_some());
+        match cause {
+            RemovalCause::NeverPlaced => assert!(!is_bound, "D3: {pod} had a node"),
+            RemovalCause::Stopped => {
+                assert!(matches!(command, Command::Report { .. }), "D46: only its agent can say so");
+                assert!(!is_held, "D4, D5: a held pod is not reported");
+            }
+            RemovalCause::ForceDeleted => assert!(is_held, "D4: only a held pod is given up"),
+            RemovalCause::NodeRemoved | RemovalCause::NodeRestarted { .. } => {}
+        }
+        if !matches!(cause, RemovalCause::Stopped) {
+            self.given_up.insert(uid);
         }
     }
 
@@ -420,6 +450,29 @@ impl World {
         }
     }
 
+    /// Somebody has something to do before the pod's object may go, or has done it.
+    fn keep(&mut self, pod: &Key, is_kept: bool) {
+        let Some(record) = self.state().pods.get(pod) else { return };
+        let (labels, annotations) = (record.meta.labels.clone(), record.meta.annotations.clone());
+        let finalizers = finalizers(is_kept);
+        self.submit(Command::MarkPod { pod: pod.clone(), labels, annotations, finalizers });
+    }
+
+    fn keep_claim(&mut self, claim: &Key, is_kept: bool) {
+        let Some(record) = self.state().claims.get(claim) else { return };
+        let (labels, annotations) = (record.meta.labels.clone(), record.meta.annotations.clone());
+        let (claim, spec, finalizers) = (claim.clone(), record.spec.clone(), finalizers(is_kept));
+        self.submit(Command::ApplyClaim { claim, labels, spec, annotations, finalizers });
+    }
+
+    /// Whoever had something to do has done it.
+    fn release_all(&mut self) {
+        let pods: Vec<Key> = self.state().pods.keys().cloned().collect();
+        let claims: Vec<Key> = self.state().claims.keys().cloned().collect();
+        pods.iter().for_each(|pod| self.keep(pod, false));
+        claims.iter().for_each(|claim| self.keep_claim(claim, false));
+    }
+
     fn take(&mut self, step: Step) {
         let pod_of = |set: usize, ordinal: u32| key(&format!("{}-{ordinal}", SETS[set]));
         match step {
@@ -445,13 +498,14 @@ impl World {
             }
             Step::Mark { set, ordinal, matches } => {
                 let app = if matches { SETS[set] } else { "nobody" };
+                let finalizers = self.state().pods.get(&pod_of(set, ordinal)).map(|pod| pod.finalizers.clone());
+                let finalizers = finalizers.unwrap_or_default();
                 let (labels, annotations) = (story::labels(&[("app", app)]), Labels::new());
-                self.submit(Command::MarkPod {
-                    pod: pod_of(set, ordinal),
-                    labels,
-                    annotations,
-                    finalizers: Vec::new(),
-                });
+                self.submit(Command::MarkPod { pod: pod_of(set, ordinal), labels, annotations, finalizers });
+            }
+            Step::Keep { set, ordinal, is_kept } => self.keep(&pod_of(set, ordinal), is_kept),
+            Step::KeepClaim { set, ordinal, is_kept } => {
+                self.keep_claim(&key(&format!("www-{}-{ordinal}", SETS[set])), is_kept);
             }
             Step::Break { set, ordinal } => drop(self.broken.insert(pod_of(set, ordinal))),
             Step::Mend => self.broken.clear(),
@@ -486,6 +540,7 @@ impl World {
         }
         for round in 0.. {
             let before = self.state().revision;
+            self.release_all();
             self.agents_act();
             self.now_ms += 1_000;
             self.submit(Command::PassTime);
@@ -495,6 +550,10 @@ impl World {
             assert!(round < 500, "the cluster does not come to rest");
         }
         let state = self.state();
+        assert!(state.pods.values().all(|pod| pod.deletion.is_none()), "what was to go is gone");
+        for (claim, _) in state.claims.iter().filter(|(_, record)| record.deleting_at_ms.is_some()) {
+            assert!(state.users(claim).next().is_some(), "{claim} waits for nobody, and is there");
+        }
         // A pod that was let go of keeps its name until somebody deletes it, and its set waits.
         let is_foreign = |key: &Key| state.pods.get(key).is_some_and(|pod| pod.owner.is_none());
         for (set_key, record) in &state.sets {

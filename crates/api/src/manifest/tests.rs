@@ -371,3 +371,43 @@ fn fields_that_are_refused_by_name_are_none_of_ours() {
         );
     }
 }
+
+/// Semantics C: what Kubernetes has in a set and Holdfast has not is refused by its name, wherever it may stand.
+#[test]
+fn every_field_of_a_set_that_is_not_there_is_refused_by_its_name() {
+    let places = [
+        ("StatefulSetSelector", "/spec/selector"),
+        ("PodSpec", "/spec/template/spec"),
+        ("PodSecurityContext", "/spec/template/spec/securityContext"),
+        ("Affinity", "/spec/template/spec/affinity"),
+        ("Toleration", "/spec/template/spec/tolerations/0"),
+        ("Container", "/spec/template/spec/containers/0"),
+        ("SecurityContext", "/spec/template/spec/containers/0/securityContext"),
+        ("Capabilities", "/spec/template/spec/containers/0/securityContext/capabilities"),
+        ("ContainerPort", "/spec/template/spec/containers/0/ports/0"),
+        ("VolumeMount", "/spec/template/spec/containers/0/volumeMounts/0"),
+        ("Volume", "/spec/template/spec/volumes/0"),
+        ("PersistentVolumeClaimSpec", "/spec/volumeClaimTemplates/0/spec"),
+    ];
+    let pod = serde_json::json!({
+        "securityContext": {}, "affinity": {}, "tolerations": [{}], "volumes": [{"name": "v"}],
+        "containers": [{
+            "name": "c", "image": "i", "securityContext": {"capabilities": {}}, "ports": [{"containerPort": 1}],
+            "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+        }],
+    });
+    let set = serde_json::json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web"},
+        "spec": {"selector": {}, "template": {"spec": pod}, "volumeClaimTemplates": [{"spec": {}}]},
+    });
+    for (message, place) in places {
+        let (_, fields) = known::FIELDS_ELSEWHERE.iter().find(|(known, _)| *known == message).unwrap();
+        for field in *fields {
+            let mut set = set.clone();
+            set.pointer_mut(place).unwrap()[*field] = serde_json::json!({});
+            let said = errors(&set.to_string());
+            let refusal = format!("`{field}` is known to Kubernetes, not supported here");
+            assert!(said.iter().any(|error| error.contains(&refusal)), "{place}/{field}: {said:?}");
+        }
+    }
+}

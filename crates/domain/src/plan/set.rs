@@ -195,7 +195,11 @@ fn parallel(state: &State, key: &Key, set: &Set) -> Vec<Event> {
     for ordinal in set.spec.kept() {
         let pod_key = key.pod(ordinal);
         match place(state, set, &pod_key) {
-            Place::Empty => events.extend(creation(state, key, set, ordinal)),
+            Place::Empty => {
+                // It is away for as long as a claim that is on its way out keeps it from being made.
+                unavailable += 1;
+                events.extend(creation(state, key, set, ordinal));
+            }
             Place::Foreign => unavailable += 1,
             Place::Member(pod) if pod.deletion.is_some() => unavailable += 1,
             Place::Member(pod) if is_over(pod) || is_stuck(set, pod) => events.push(deletion(&pod_key, pod)),
