@@ -166,7 +166,14 @@ pub(crate) async fn apply(
             let reply = change!(session, StatefulSetsClient.apply(request))?;
             return Ok((Object::from(reply.object.ok_or_else(no_object)?), reply.warnings));
         }
-        Object::PersistentVolumeClaim(claim) => put!(StorageClient.apply_claim(ApplyClaimRequest, claim)),
+        Object::PersistentVolumeClaim(claim) => {
+            let names = claim.metadata.as_ref().map_or_else(Vec::new, |metadata| metadata.finalizers.clone());
+            let (finalizers, object) = (Some(v1::Finalizers { names }), Some((*claim).clone()));
+            let request = v1::ApplyClaimRequest { object, request_id, expected_revision, dry_run, finalizers };
+            let reply = change!(session, StorageClient.apply_claim(request))?;
+            // Without its last finalizer it may be gone by now: then that is what became of it.
+            Object::from(reply.object.unwrap_or(*claim))
+        }
         Object::PersistentVolume(volume) => put!(StorageClient.apply_volume(ApplyVolumeRequest, volume)),
         Object::StorageClass(class) => put!(StorageClient.apply_class(ApplyClassRequest, class)),
         Object::PodDisruptionBudget(budget) => put!(DisruptionsClient.apply(ApplyBudgetRequest, budget)),

@@ -102,10 +102,12 @@ impl Place<'_> {
             annotations: texts("annotations")?,
             request_id: chosen(self.request_id)?,
             expected_revision,
-            finalizers: match after.pointer("/metadata/finalizers") {
-                Some(found) => serde_json::from_value(found.clone())?,
-                None => Vec::new(),
-            },
+            finalizers: Some(v1::Finalizers {
+                names: match after.pointer("/metadata/finalizers") {
+                    Some(found) => serde_json::from_value(found.clone())?,
+                    None => Vec::new(),
+                },
+            }),
         };
         if self.resource == Resource::Pod {
             change!(self.session, PodsClient.mark(request)).map(drop)

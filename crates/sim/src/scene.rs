@@ -108,7 +108,7 @@ impl Scene {
 
     pub(crate) fn note_committed(&mut self, batch: &Batch) {
         for event in &batch.events {
-            if let Event::PodRemoved { uid, cause, .. } = event
+            if let Event::PodEnded { uid, cause, .. } | Event::PodRemoved { uid, cause, .. } = event
                 && cause.is_assertion()
             {
                 self.asserted.insert(*uid);

@@ -10,6 +10,7 @@ mod containers;
 mod copy;
 mod durability;
 mod exec;
+mod finalizers;
 mod harness;
 mod lifecycle;
 mod limits;

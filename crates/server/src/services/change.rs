@@ -41,6 +41,8 @@ enum Needs {
     Replicas,
     /// What the server filled in, which a client sends back without asking for it.
     Known,
+    /// The same, and the object's finalizers: the client named none.
+    Finalizers,
     /// The whole set: only its template gets a mark, with this time.
     RestartedAt(String),
 }
@@ -144,9 +146,19 @@ impl Change {
                 seen = Some(known.map_or(Revision(0), |known| known.meta.modified));
                 spec.replicas = known.map_or(spec.replicas, |known| known.spec.replicas);
             }
-            (Needs::Known, Command::ApplyClaim { claim, spec, .. }) => {
+            (Needs::Known | Needs::Finalizers, Command::ApplyClaim { claim, spec, finalizers, .. }) => {
                 if let Some(known) = state.claims.get(claim) {
                     *spec = claim_onto(known, spec.clone());
+                    if self.needs == Needs::Finalizers {
+                        seen = Some(known.meta.modified);
+                        finalizers.clone_from(&known.finalizers);
+                    }
+                }
+            }
+            (Needs::Finalizers, Command::MarkPod { pod, finalizers, .. }) => {
+                if let Some(known) = state.pods.get(pod) {
+                    seen = Some(known.meta.modified);
+                    finalizers.clone_from(&known.finalizers);
                 }
             }
             (Needs::Known, Command::ApplyVolume { volume, spec, .. }) => {
@@ -308,9 +320,17 @@ impl TryFrom<&api::v1::ApplyClaimRequest> for Change {
 
     fn try_from(request: &api::v1::ApplyClaimRequest) -> Result<Self, Status> {
         let object = given(request.object.as_ref())?;
-        let (claim, labels, annotations, spec, finalizers) =
+        let (claim, labels, annotations, spec, mut finalizers) =
             api::convert::claim_from_wire(object).map_err(|error| refused(&error))?;
-        let needs = if spec.volume.is_some() { Needs::Known } else { Needs::Nothing };
+        let needs = match &request.finalizers {
+            None if finalizers.is_empty() => Needs::Finalizers,
+            None => Needs::Known,
+            Some(wanted) => {
+                finalizers = finalizers_of(&wanted.names).map_err(|error| refused(&error))?;
+                Needs::Known
+            }
+        };
+        let needs = if needs == Needs::Known && spec.volume.is_none() { Needs::Nothing } else { needs };
         let command = Command::ApplyClaim { claim, labels, spec, annotations, finalizers };
         let change = Self::new(&request.request_id, request.expected_revision, command)?;
         Ok(Self { is_dry_run: request.dry_run, needs, ..change })
@@ -400,15 +420,20 @@ impl Change {
     pub(super) fn mark_pod(request: &api::v1::MarkRequest) -> Result<Self, Status> {
         let pod = key_of(&request.namespace, &request.name)?;
         let (labels, annotations) = marks_of(&request.labels, &request.annotations).map_err(|error| refused(&error))?;
-        let finalizers = finalizers_of(&request.finalizers).map_err(|error| refused(&error))?;
+        let (needs, names) = match &request.finalizers {
+            None => (Needs::Finalizers, &[][..]),
+            Some(wanted) => (Needs::Nothing, &wanted.names[..]),
+        };
+        let finalizers = finalizers_of(names).map_err(|error| refused(&error))?;
         let command = Command::MarkPod { pod, labels, annotations, finalizers };
-        Self::new(&request.request_id, request.expected_revision, command)
+        let change = Self::new(&request.request_id, request.expected_revision, command)?;
+        Ok(Self { needs, ..change })
     }
 
     pub(super) fn mark_node(request: &api::v1::MarkRequest) -> Result<Self, Status> {
         let node = name_of(&request.name)?.into();
         let (labels, annotations) = marks_of(&request.labels, &request.annotations).map_err(|error| refused(&error))?;
-        if !request.finalizers.is_empty() {
+        if request.finalizers.as_ref().is_some_and(|finalizers| !finalizers.names.is_empty()) {
             return Err(status::invalid("finalizers", "are for pods, pod templates and claims"));
         }
         let command = Command::MarkNode { node, labels, annotations };
@@ -434,7 +459,10 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::v1::{ApplyStatefulSetRequest, DeletePodRequest, ScaleStatefulSetRequest};
+    use api::v1::{
+        self, ApplyClaimRequest, ApplyStatefulSetRequest, DeletePodRequest, Finalizers, MarkRequest,
+        ScaleStatefulSetRequest,
+    };
     use domain::id::Key;
     use domain::object::Set;
     use std::sync::Arc;
@@ -457,6 +485,49 @@ mod tests {
         (known.spec.replicas, known.meta.modified) = (5, Revision(4));
         state.sets.insert(set, Arc::new(known));
         assert_eq!(replicas(&state), (5, Some(Revision(4))));
+    }
+
+    #[test]
+    fn finalizers_that_are_not_named_stay_as_they_are() {
+        let (known, backup) = (Revision(4), "example.com/backup");
+        let mut state = State::default();
+        let mut pod = domain::object::Pod { finalizers: vec![backup.into()], ..Default::default() };
+        pod.meta.modified = known;
+        state.pods.insert(Key::new("default", "web-0"), Arc::new(pod));
+        let mut claim = domain::object::Claim { finalizers: vec![backup.into()], ..Default::default() };
+        claim.meta.modified = known;
+        state.claims.insert(Key::new("default", "www"), Arc::new(claim));
+
+        let outcome = |change: Result<Change, Status>| match change.unwrap().complete(&state).unwrap() {
+            Request { command: Command::MarkPod { finalizers, .. }, expected, .. }
+            | Request { command: Command::ApplyClaim { finalizers, .. }, expected, .. } => (finalizers, expected),
+            other => panic!("{other:?}"),
+        };
+        let named = |names: &[&str]| Some(Finalizers { names: names.iter().map(|name| (*name).to_owned()).collect() });
+        let mark = |finalizers| {
+            let request = MarkRequest { name: "web-0".to_owned(), finalizers, ..Default::default() };
+            outcome(Change::mark_pod(&request))
+        };
+        let apply = |finalizers, in_object: &[&str]| {
+            let finalizers_of_object = in_object.iter().map(|name| (*name).to_owned()).collect();
+            let metadata =
+                v1::ObjectMeta { name: "www".to_owned(), finalizers: finalizers_of_object, ..Default::default() };
+            let requests = [("storage".to_owned(), "1Gi".to_owned())].into();
+            let spec = v1::PersistentVolumeClaimSpec {
+                access_modes: vec!["ReadWriteOnce".to_owned()],
+                resources: Some(v1::ResourceRequirements { requests, ..Default::default() }),
+                ..Default::default()
+            };
+            let object = v1::PersistentVolumeClaim { metadata: Some(metadata), spec: Some(spec), ..Default::default() };
+            let object = Some(object);
+            outcome(Change::try_from(&ApplyClaimRequest { object, finalizers, ..Default::default() }))
+        };
+        let (stay, go) = ((vec![backup.into()], Some(known)), (Vec::new(), None));
+        assert_eq!((mark(None), apply(None, &[])), (stay.clone(), stay), "of who does not know of them");
+        assert_eq!((mark(named(&[])), apply(named(&[]), &[backup])), (go.clone(), go), "of who takes them away");
+        let more = (vec!["example.com/more".into()], None);
+        assert_eq!(mark(named(&["example.com/more"])), more);
+        assert_eq!(apply(None, &["example.com/more"]), more);
     }
 
     #[test]

@@ -67,8 +67,8 @@ impl pods_server::Pods for Pods {
         let (until, request) = (deadline(&request), request.into_inner());
         let key = key_of(&request.namespace, &request.name)?;
         let done = self.0.carry_out(Change::mark_pod(&request), until).await?;
-        let pod = done.state.pods.get(&key).ok_or_else(|| status::not_found("pod", key.name.as_str()))?;
-        let object = Some(pod_to_wire(&done.state, &key, pod));
+        // It is gone if this took its last finalizer away.
+        let object = done.state.pods.get(&key).map(|pod| pod_to_wire(&done.state, &key, pod));
         Ok(Response::new(PodReply { revision: done.revision.0, object }))
     }
 

@@ -50,7 +50,10 @@ impl storage_server::Storage for Storage {
     async fn apply_claim(&self, request: Request<ApplyClaimRequest>) -> Result<Response<ClaimReply>, Status> {
         let (until, request) = (deadline(&request), request.into_inner());
         let done = self.0.carry_out(Change::try_from(&request), until).await?;
-        claim_reply(&done, &key_of_object(request.object.as_ref().and_then(|object| object.metadata.as_ref()))?)
+        let key = key_of_object(request.object.as_ref().and_then(|object| object.metadata.as_ref()))?;
+        // It is gone if this took its last finalizer away.
+        let object = done.state.claims.get(&key).map(|claim| claim_to_wire(&done.state, &key, claim));
+        Ok(Response::new(ClaimReply { revision: done.revision.0, object }))
     }
 
     async fn get_claim(&self, request: Request<GetRequest>) -> Result<Response<ClaimReply>, Status> {

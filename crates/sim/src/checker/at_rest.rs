@@ -121,6 +121,10 @@ fn judge_pod(scene: &Scene, key: &Key, pod: &Pod) -> Result<bool, String> {
         return Ok(true);
     }
     let state = scene.log.state();
+    if pod.end.is_some() {
+        // Nothing of it is left, and somebody has something to do first.
+        return Ok(false);
+    }
     let Some(binding) = &pod.binding else {
         return judge_unplaced(state, key, pod).map(|()| false);
     };

@@ -71,7 +71,7 @@ impl Checker for Attachments {
                         self.needs.insert(record.meta.uid, needs(step.after, record));
                     }
                 }
-                Event::PodRemoved { uid, cause, .. } if is_evidence(cause) => {
+                Event::PodEnded { uid, cause, .. } | Event::PodRemoved { uid, cause, .. } if is_evidence(cause) => {
                     self.needs.remove(uid);
                 }
                 _ => {}
@@ -180,9 +180,10 @@ fn judge_release(
             &|event| matches!(event, Event::NodeRegistered { node: n, registration, .. } if n == node && registration.boot_id == *new),
         ),
         RemovalCause::NodeRemoved => has(&|event| matches!(event, Event::NodeRemoved { node: n } if n == node)),
-        RemovalCause::ForceDeleted => {
-            has(&|event| matches!(event, Event::PodRemoved { cause: RemovalCause::ForceDeleted, .. }))
-        }
+        RemovalCause::ForceDeleted => has(&|event| {
+            let by = &RemovalCause::ForceDeleted;
+            matches!(event, Event::PodEnded { cause, .. } | Event::PodRemoved { cause, .. } if cause == by)
+        }),
         RemovalCause::NeverPlaced => false,
     };
     if !is_true {

@@ -193,6 +193,9 @@ fn judge_end(state: &State, key: &Key) -> Result<(), String> {
     if claim.deleting_at_ms.is_none() {
         return Err(format!("claim {key} was removed, and nobody had asked it to go"));
     }
+    if !claim.finalizers.is_empty() {
+        return Err(format!("claim {key} was removed, and its finalizers keep it: {:?}", claim.finalizers));
+    }
     match state.users(key).find(|(_, pod)| pod.binding.is_some()) {
         Some((pod, _)) => Err(format!("claim {key} was removed while pod {pod} uses it")),
         None => Ok(()),

@@ -71,7 +71,7 @@ impl Checker for Grace {
                     judge_shorter(step, pod, *uid, *grace_ms)?;
                     judge_whole(step, pod, *uid, *grace_ms)?;
                 }
-                Event::PodRemoved { pod, uid, cause } if is_evidence(cause) => {
+                Event::PodEnded { pod, uid, cause } | Event::PodRemoved { pod, uid, cause } if is_evidence(cause) => {
                     self.judged_count += 1;
                     if let Some(home) = scene.homes(*uid).next() {
                         return Err(format!(

@@ -65,7 +65,7 @@ impl Checker for PartitionAloneChangesNothing {
             return Ok(());
         }
         for event in &committed.batch.events {
-            let Event::PodRemoved { uid, cause, .. } = event else { continue };
+            let (Event::PodEnded { uid, cause, .. } | Event::PodRemoved { uid, cause, .. }) = event else { continue };
             let Some((node, guard)) = self.cut.iter_mut().find(|(_, guard)| guard.pods.contains_key(uid)) else {
                 continue;
             };

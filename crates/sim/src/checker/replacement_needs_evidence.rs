@@ -47,10 +47,19 @@ impl Checker for ReplacementNeedsEvidence {
                         return Err(format!("pod {key} was made while uid {} has the name", pod.meta.uid));
                     }
                 }
-                Event::PodRemoved { pod, uid, cause } => {
+                Event::PodEnded { pod, uid, cause } => {
                     self.judged_count += 1;
                     self.judge_removal(scene, committed, step, pod, *uid, cause)
-                        .map_err(|why| format!("pod {pod} (uid {uid}) was removed as {cause:?}, yet {why}"))?;
+                        .map_err(|why| format!("pod {pod} (uid {uid}) was called over as {cause:?}, yet {why}"))?;
+                }
+                Event::PodRemoved { pod, uid, cause } => {
+                    self.judged_count += 1;
+                    let kept = step.before.pod(pod, *uid).filter(|pod| pod.end.is_some() || !pod.finalizers.is_empty());
+                    match kept {
+                        Some(kept) => judge_release(kept, cause),
+                        None => self.judge_removal(scene, committed, step, pod, *uid, cause),
+                    }
+                    .map_err(|why| format!("pod {pod} (uid {uid}) was removed as {cause:?}, yet {why}"))?;
                 }
                 _ => {}
             }
@@ -113,6 +122,16 @@ impl ReplacementNeedsEvidence {
             Some(other) => Err(format!("what was asked is {other:?}")),
             None => Ok(()),
         }
+    }
+}
+
+/// What ended before goes when nothing keeps it any more, as what it ended as (semantics A8-102).
+fn judge_release(pod: &Pod, cause: &RemovalCause) -> Result<(), String> {
+    match &pod.end {
+        None => Err(format!("its finalizers keep it: {:?}", pod.finalizers)),
+        Some(_) if !pod.finalizers.is_empty() => Err(format!("its finalizers keep it: {:?}", pod.finalizers)),
+        Some(end) if end.cause != *cause => Err(format!("it ended as {:?}", end.cause)),
+        Some(_) => Ok(()),
     }
 }
 
@@ -203,6 +222,52 @@ mod tests {
         let event = removal(&story, "web-0", RemovalCause::ForceDeleted);
         story.commits("leases", vec![event]);
         story.is_broken("no person asked");
+    }
+
+    #[test]
+    fn an_end_needs_evidence_and_what_finalizers_keep_goes_when_they_are_gone() {
+        let finalizers = |story: &Story, finalizers| Event::PodFinalizersChanged {
+            pod: key("web-0"),
+            uid: story.uid("web-0"),
+            finalizers,
+        };
+        let end = |story: &Story| Event::PodEnded {
+            pod: key("web-0"),
+            uid: story.uid("web-0"),
+            cause: RemovalCause::Stopped,
+        };
+        let kept = || {
+            let mut story = story();
+            let keep = finalizers(&story, vec!["example.com/backup".into()]);
+            story.commits("user", vec![keep]);
+            story
+        };
+        let ended = || {
+            let mut story = kept();
+            story.ends("web-0");
+            let end = end(&story);
+            story.commits("agent/n1", vec![end]);
+            story
+        };
+        let mut story = ended();
+        let events = vec![finalizers(&story, Vec::new()), removal(&story, "web-0", RemovalCause::Stopped)];
+        story.commits("user", events);
+        story.holds();
+
+        let mut story = ended();
+        let event = removal(&story, "web-0", RemovalCause::Stopped);
+        story.commits("user", vec![event]);
+        story.is_broken("its finalizers keep it");
+
+        let mut story = ended();
+        let events = vec![finalizers(&story, Vec::new()), removal(&story, "web-0", RemovalCause::NodeRemoved)];
+        story.commits("user", events);
+        story.is_broken("it ended as Stopped");
+
+        let mut story = kept();
+        let event = end(&story);
+        story.commits("agent/n2", vec![event]);
+        story.is_broken("agent/n2 said so");
     }
 
     #[test]

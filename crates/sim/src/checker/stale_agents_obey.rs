@@ -117,8 +117,10 @@ impl StaleAgentsObey {
                     self.bound.insert(record.meta.uid, (node.clone(), revision));
                 }
             }
-            Event::PodRemoved { uid, cause, .. } => {
-                self.removed.insert(*uid, Removal { revision, is_evident: is_evidence(cause) });
+            Event::PodEnded { uid, cause, .. } | Event::PodRemoved { uid, cause, .. } => {
+                // Of one that finalizers kept, the end counts, and not when its object went.
+                let removal = Removal { revision, is_evident: is_evidence(cause) };
+                self.removed.entry(*uid).or_insert(removal);
             }
             Event::NodeRegistered { node, .. } | Event::NodeRemoved { node } => {
                 if let Some(former) = step.before.nodes.get(node) {
