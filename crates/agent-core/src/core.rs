@@ -123,6 +123,7 @@ impl AgentCore {
             Input::PodCleaned { uid } => self.on_pod_cleaned(now_ms, uid),
             Input::AttachDone { uid, .. }
             | Input::VolumePlaced { uid, .. }
+            | Input::VolumeMeasured { uid, .. }
             | Input::ContainerStarted { uid, .. }
             | Input::StartFailed { uid, .. }
             | Input::ContainerExited { uid, .. }

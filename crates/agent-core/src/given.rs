@@ -55,7 +55,10 @@ impl<'a> Given<'a> {
     /// What is in a volume that ends with the pod.
     pub(crate) fn content(self, pod: &AssignedPod, volume: &LocalVolume) -> Result<VolumeContent, Failure> {
         let files = match &volume.source {
-            LocalSource::EmptyDir { .. } => return Ok(VolumeContent::Empty),
+            LocalSource::EmptyDir { in_memory: false, .. } => return Ok(VolumeContent::Empty),
+            LocalSource::EmptyDir { in_memory: true, size_max_bytes } => {
+                return Ok(VolumeContent::Memory { size_max_bytes: *size_max_bytes });
+            }
             LocalSource::Config { config, items, mode } => match self.object(pod, config)? {
                 Some(object) => config_files(object, config, items, *mode)?,
                 None => BTreeMap::new(),

@@ -7,6 +7,7 @@ mod check;
 mod container;
 mod core;
 mod given;
+mod limits;
 mod local;
 mod message;
 mod outbox;
@@ -18,6 +19,7 @@ pub use container::{
     AFTER_HOOK_MS_MIN, BACK_OFF_MS_FIRST, BACK_OFF_MS_MAX, POST_START_MS_MAX, REASON_POST_START, STEADY_AFTER_MS,
 };
 pub use given::{Configs, REASON_CONFIG};
+pub use limits::{EVICTION_GRACE_MS, MEASURE_EVERY_MS, REASON_EVICTED};
 pub use local::PLACE_RETRY_MS;
 pub use message::{
     Config, Failure, HookKind, Input, Ledger, LiveContainer, LiveContainerState, LivePod, Output, PodFile, ProbeKind,

@@ -184,6 +184,8 @@ pub struct ProbeResult {
 pub enum VolumeContent {
     /// What the containers write.
     Empty,
+    /// The same, kept in memory where the machine allows that; 0 is no limit.
+    Memory { size_max_bytes: u64 },
     /// These files, by their paths in the volume; all of them change at once.
     Files(BTreeMap<String, PodFile>),
 }
@@ -221,6 +223,8 @@ pub enum Input {
     AttachDone { uid: Uid, volume: VolumeName, result: Result<(), Failure> },
     /// A volume that ends with its pod has its content, or not.
     VolumePlaced { uid: Uid, volume: Name, result: Result<(), Failure> },
+    /// What a volume holds that ends with its pod; `None` if that could not be found out.
+    VolumeMeasured { uid: Uid, volume: Name, used_bytes: Option<u64> },
     /// A container runs. `started_at_ms` is the wall clock's, for people.
     ContainerStarted { uid: Uid, container: Name, pid: u32, runs: String, started_at_ms: u64 },
     /// A container does not run, and never did in this attempt.
@@ -254,6 +258,9 @@ pub enum Output {
     AttachVolume { uid: Uid, pod: Arc<AssignedPod>, volume: AssignedVolume },
     /// Makes a volume that ends with its pod, or gives it another content. Answered by [`Input::VolumePlaced`].
     PlaceVolume { uid: Uid, pod: Arc<AssignedPod>, volume: Name, content: VolumeContent },
+    /// Find out how much a volume holds that ends with its pod, beside everything else. Answered by
+    /// [`Input::VolumeMeasured`].
+    MeasureVolume { uid: Uid, volume: Name },
     /// The variables are the container's own, in order: `$(NAME)` stands for one before it, `$$` for a dollar.
     /// Answered by [`Input::ContainerStarted`] and later [`Input::ContainerExited`], or by [`Input::StartFailed`].
     StartContainer { uid: Uid, pod: Arc<AssignedPod>, container: Name, attempt: u32, env: Vec<(Name, String)> },

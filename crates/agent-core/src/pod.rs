@@ -3,6 +3,7 @@
 
 use crate::container::{ContainerRun, Role};
 use crate::given::Given;
+use crate::limits::{EVICTION_GRACE_MS, Limits};
 use crate::local::LocalVolumes;
 use crate::message::{Failure, Input, LiveContainer, LivePod, Output};
 use crate::sizes::Sizes;
@@ -38,6 +39,7 @@ pub(crate) struct Pod {
     stage: Stage,
     containers: Vec<ContainerRun>,
     local_volumes: LocalVolumes,
+    limits: Limits,
     failure: Failure,
     started_at_ms: u64,
     sizes: Sizes,
@@ -71,6 +73,7 @@ impl Pod {
             assigned: Some(pod),
             stage: Stage::Waiting,
             local_volumes: LocalVolumes::default(),
+            limits: Limits::default(),
             failure: Failure::default(),
             started_at_ms: 0,
             sizes: Sizes::default(),
@@ -107,6 +110,7 @@ impl Pod {
             stage: Stage::Active,
             containers: Vec::new(),
             local_volumes: LocalVolumes::default(),
+            limits: Limits::default(),
             failure: Failure::default(),
             started_at_ms: 0,
             sizes: Sizes::default(),
@@ -159,6 +163,11 @@ impl Pod {
             (Stage::Active, Input::VolumePlaced { volume, result, .. }) => {
                 self.local_volumes.on_placed(now_ms, &volume, result);
             }
+            (Stage::Active, Input::VolumeMeasured { volume, used_bytes, .. }) => {
+                if let Some(pod) = &self.assigned {
+                    self.limits.on_measured(now_ms, pod, &volume, used_bytes);
+                }
+            }
             (Stage::Active, Input::AttachDone { volume, result: Err(_), .. }) => self.sizes.on_failed(now_ms, &volume),
             (Stage::Active, input) => self.on_container_change(now_ms, input),
             (Stage::Cleaning, Input::PodCleaned { .. }) => {
@@ -208,6 +217,7 @@ impl Pod {
             | Input::FromServer(_)
             | Input::AttachDone { .. }
             | Input::VolumePlaced { .. }
+            | Input::VolumeMeasured { .. }
             | Input::PodCleaned { .. }
             | Input::VolumeRemoved { .. } => {}
         }
@@ -249,6 +259,11 @@ impl Pod {
     }
 
     fn keep_running(&mut self, now_ms: u64, pod: &Arc<AssignedPod>, given: Given<'_>, out: &mut Vec<Output>) {
+        if self.limits.excess().is_some() {
+            self.stop_containers(now_ms, pod, EVICTION_GRACE_MS, out);
+            return;
+        }
+        self.limits.advance(now_ms, self.uid, pod, out);
         self.sizes.advance(now_ms, self.uid, pod, out);
         self.local_volumes.advance(now_ms, self.uid, pod, given, out);
         let lack = self.local_volumes.failure().cloned().unwrap_or_default();
@@ -320,20 +335,7 @@ impl Pod {
                 out.push(Output::CleanPod { uid: self.uid });
             }
             Stage::Active => {
-                let uid = self.uid;
-                for run in self.containers.iter_mut().filter(|run| run.role() != Role::Sidecar) {
-                    run.stop(now_ms, uid, spec(Some(pod), run.name()), grace_ms, out);
-                }
-                // Sidecars serve the others to their end: they go afterwards, the last one first.
-                for index in (0..self.containers.len()).rev() {
-                    let run = &mut self.containers[index];
-                    if run.role() == Role::Sidecar {
-                        run.stop(now_ms, uid, spec(Some(pod), &run.name().clone()), grace_ms, out);
-                    }
-                    if !run.is_down() {
-                        break;
-                    }
-                }
+                self.stop_containers(now_ms, pod, grace_ms, out);
                 if self.containers.iter().all(ContainerRun::is_down) {
                     self.stage = Stage::Cleaning;
                     out.push(Output::CleanPod { uid: self.uid });
@@ -341,6 +343,28 @@ impl Pod {
             }
             Stage::Cleaning | Stage::Gone => {}
         }
+    }
+
+    fn stop_containers(&mut self, now_ms: u64, pod: &Arc<AssignedPod>, grace_ms: u64, out: &mut Vec<Output>) {
+        let uid = self.uid;
+        for run in self.containers.iter_mut().filter(|run| run.role() != Role::Sidecar) {
+            run.stop(now_ms, uid, spec(Some(pod), run.name()), grace_ms, out);
+        }
+        // Sidecars serve the others to their end: they go afterwards, the last one first.
+        for index in (0..self.containers.len()).rev() {
+            let run = &mut self.containers[index];
+            if run.role() == Role::Sidecar {
+                run.stop(now_ms, uid, spec(Some(pod), &run.name().clone()), grace_ms, out);
+            }
+            if !run.is_down() {
+                break;
+            }
+        }
+    }
+
+    /// Why it is over though nobody asked it to end, once nothing of it runs.
+    fn eviction(&self) -> Option<&Failure> {
+        self.limits.excess().filter(|_| self.containers.iter().all(ContainerRun::is_down))
     }
 
     /// What the control plane has not been told yet, once.
@@ -377,10 +401,15 @@ impl Pod {
                 status.reason = Name::new(REASON_INITIALIZING);
             }
         }
-        let failures = std::iter::once(&self.failure).chain(self.containers.iter().map(ContainerRun::failure));
+        let failures =
+            self.eviction().into_iter().chain([&self.failure]).chain(self.containers.iter().map(ContainerRun::failure));
         let failure = failures.into_iter().find(|f| **f != Failure::default()).cloned().unwrap_or_default();
         PodStatus {
-            phase: if has_started { Phase::Running } else { Phase::Pending },
+            phase: match self.eviction() {
+                Some(_) => Phase::Failed,
+                None if has_started => Phase::Running,
+                None => Phase::Pending,
+            },
             is_ready: is_active
                 && containers.iter().all(|c| c.is_running && c.is_ready)
                 && init_containers.iter().all(|c| c.is_ready),
@@ -407,14 +436,15 @@ impl Pod {
     /// When [`Self::advance`] has something to do, if nothing else happens.
     pub(crate) fn next_at_ms(&self) -> Option<u64> {
         let pod = self.assigned.as_ref()?;
-        if pod.stop_within_ms.is_some() {
+        if pod.stop_within_ms.is_some() || self.limits.excess().is_some() {
             return self.containers.iter().filter_map(ContainerRun::part_at_ms).min();
         }
         match self.stage {
             Stage::Retrying { at_ms } => Some(at_ms),
             Stage::Active => {
                 let runs = self.containers.iter().filter_map(|run| run.next_at_ms(spec(Some(pod), run.name())));
-                runs.chain(self.local_volumes.next_at_ms()).chain(self.sizes.next_at_ms()).min()
+                let volumes = self.local_volumes.next_at_ms().into_iter().chain(self.limits.next_at_ms());
+                runs.chain(volumes).chain(self.sizes.next_at_ms()).min()
             }
             Stage::Waiting | Stage::Attaching { .. } | Stage::Cleaning | Stage::Gone => None,
         }

@@ -1,9 +1,9 @@
 //! Stories of single pods: what their containers are given, and in which order they come and go.
 
 use agent_core::{
-    AFTER_HOOK_MS_MIN, AgentCore, BACK_OFF_MS_FIRST, Config, Failure, HookKind, Input, Ledger, Output, PLACE_RETRY_MS,
-    POST_START_MS_MAX, PodFile, ProbeKind, ProbeResult, REASON_CONFIG, REASON_INITIALIZING, REASON_POST_START,
-    VolumeContent,
+    AFTER_HOOK_MS_MIN, AgentCore, BACK_OFF_MS_FIRST, Config, EVICTION_GRACE_MS, Failure, HookKind, Input, Ledger,
+    MEASURE_EVERY_MS, Output, PLACE_RETRY_MS, POST_START_MS_MAX, PodFile, ProbeKind, ProbeResult, REASON_CONFIG,
+    REASON_EVICTED, REASON_INITIALIZING, REASON_POST_START, VolumeContent,
 };
 use domain::agent::{AssignedConfig, AssignedPod, Assignment, FromAgent, ToAgent};
 use domain::config::{Blob, ConfigKind, ConfigRef, ConfigSpec};
@@ -265,6 +265,54 @@ fn volumes_of_the_pod_are_made_before_its_containers_start_and_follow_their_obje
     assert_eq!(agent.assign(&pod, &[green]), [], "the same again is no news");
     assert_eq!(agent.assign(&pod, &[]), [], "who runs keeps what he has");
     assert_eq!(agent.exited("main", 1), [start_with(&pod, "main", 1, &[])]);
+}
+
+/// A pod with a scratch directory of this kind, whose container runs.
+fn scribbler(in_memory: bool, size_max_bytes: u64) -> (AssignedPod, Agent, Vec<Output>) {
+    let local_volumes =
+        vec![LocalVolume { name: Name::new("scratch"), source: LocalSource::EmptyDir { in_memory, size_max_bytes } }];
+    let pod = pod_of(Template { containers: vec![named("main")], local_volumes, ..Template::default() });
+    let mut agent = Agent::new();
+    let first = agent.assign(&pod, &[]);
+    agent.placed("scratch");
+    agent.started("main");
+    (pod, agent, first)
+}
+
+fn measured(agent: &mut Agent, used_bytes: Option<u64>) -> Vec<Output> {
+    agent.step(Input::VolumeMeasured { uid: UID, volume: Name::new("scratch"), used_bytes })
+}
+
+#[test]
+fn a_pod_whose_directory_holds_more_than_it_may_is_over_and_does_not_start_again() {
+    let (pod, mut agent, first) = scribbler(false, 1_000);
+    let measure = Output::MeasureVolume { uid: UID, volume: Name::new("scratch") };
+    assert_eq!(first, [measure.clone(), place(&pod, "scratch", VolumeContent::Empty)]);
+    assert_eq!(agent.after(10 * MEASURE_EVERY_MS), [], "one question at a time");
+    for fits in [None, Some(1_000)] {
+        assert_eq!(measured(&mut agent, fits), []);
+        assert_eq!(agent.after(MEASURE_EVERY_MS - 1), []);
+        assert_eq!(agent.after(1), std::slice::from_ref(&measure));
+    }
+    let stop = Output::StopContainer { uid: UID, container: Name::new("main"), grace_ms: EVICTION_GRACE_MS };
+    assert_eq!(measured(&mut agent, Some(1_001)), [stop]);
+    assert_eq!(agent.status.phase, Phase::Running, "as long as something of it runs");
+    assert_eq!(agent.exited("main", 143), []);
+    assert_eq!((agent.status.phase, agent.status.reason.as_str()), (Phase::Failed, REASON_EVICTED));
+    assert_eq!(agent.status.message, "emptyDir scratch holds 1001 bytes, and its sizeLimit is 1000");
+    assert!(!agent.status.is_ready);
+    assert_eq!(agent.after(100 * MEASURE_EVERY_MS), [], "whatever becomes of the directory");
+    let going = AssignedPod { stop_within_ms: Some(0), ..pod };
+    assert_eq!(agent.assign(&going, &[]), [Output::CleanPod { uid: UID }]);
+}
+
+#[test]
+fn what_has_no_limit_is_not_measured_and_what_is_in_memory_says_so() {
+    let (pod, mut agent, first) = scribbler(false, 0);
+    assert_eq!(first, [place(&pod, "scratch", VolumeContent::Empty)]);
+    assert_eq!(agent.after(10 * MEASURE_EVERY_MS), []);
+    let (pod, _, first) = scribbler(true, 4_096);
+    assert_eq!(first.last(), Some(&place(&pod, "scratch", VolumeContent::Memory { size_max_bytes: 4_096 })));
 }
 
 fn main_with(build: impl FnOnce(&mut Container)) -> AssignedPod {

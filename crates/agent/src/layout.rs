@@ -25,6 +25,11 @@ pub fn volume_probe_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("volume-probe")
 }
 
+/// Where it is tried out whether volumes can be kept in memory.
+pub fn memory_probe_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("memory-probe")
+}
+
 /// Where it is written down which pods use which volumes.
 pub fn volume_uses_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("volumes")

@@ -32,16 +32,25 @@ pub(crate) fn dir(pod_dir: &Path, volume: &str) -> PathBuf {
 /// Makes a volume that belongs to a group, if to any, or gives it another content. Repeating it is harmless.
 pub(crate) fn place(dir: &Path, content: &VolumeContent, group: Option<u32>) -> io::Result<()> {
     match content {
-        VolumeContent::Empty => {
+        VolumeContent::Empty => place_empty(dir, group),
+        VolumeContent::Memory { size_max_bytes } => {
             fs::create_dir_all(dir)?;
-            fs::set_permissions(dir, Permissions::from_mode(EMPTY_MODE))?;
-            group.map_or(Ok(()), |group| volume::give_to_group(dir, group))
+            if !volume::memory::keep_in_memory(dir, *size_max_bytes)? {
+                tracing::warn!(dir = %dir.display(), "may not mount: a volume that is to be in memory is a directory");
+            }
+            place_empty(dir, group)
         }
         VolumeContent::Files(content) => {
             fs::create_dir_all(dir)?;
             place_files(dir, content, group)
         }
     }
+}
+
+fn place_empty(dir: &Path, group: Option<u32>) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    fs::set_permissions(dir, Permissions::from_mode(EMPTY_MODE))?;
+    group.map_or(Ok(()), |group| volume::give_to_group(dir, group))
 }
 
 fn place_files(dir: &Path, content: &BTreeMap<String, PodFile>, group: Option<u32>) -> io::Result<()> {

@@ -68,6 +68,7 @@ pub async fn run(
     site.runtime = site.runtime.confining(groups);
     features.extend([
         ("feature/dns", describe_dns(site.dns)),
+        ("feature/memory-volumes", volume::memory::describe(&layout::memory_probe_dir(&site.data_dir))),
         ("feature/service-addresses", config.service_proxy.describe()),
     ]);
     let registration = config.registration(&probed, &supports, &features)?;
@@ -237,6 +238,7 @@ impl<R: Runtime> Node<R> {
             Output::PlaceVolume { uid, pod, volume, content } => {
                 self.pods.hand(uid, Deed::Place { pod, volume, content });
             }
+            Output::MeasureVolume { uid, volume } => self.pods.hand(uid, Deed::Measure { volume }),
             Output::StartContainer { uid, pod, container, attempt, env } => {
                 self.pods.hand(uid, Deed::Start { pod, container, attempt, env });
             }

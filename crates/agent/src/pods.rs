@@ -64,6 +64,7 @@ impl Site {
 pub(crate) enum Deed {
     Attach { pod: Arc<AssignedPod>, volume: AssignedVolume },
     Place { pod: Arc<AssignedPod>, volume: Name, content: VolumeContent },
+    Measure { volume: Name },
     Start { pod: Arc<AssignedPod>, container: Name, attempt: u32, env: Vec<(Name, String)> },
     Stop { container: Name, grace: Duration },
     Probe { container: Name, attempt: u32, kind: ProbeKind, probe: Probe },
@@ -169,6 +170,7 @@ impl PodTask {
             match deed {
                 Deed::Attach { pod, volume } => self.attach(&pod, volume).await,
                 Deed::Place { pod, volume, content } => self.place(&pod, volume, content).await,
+                Deed::Measure { volume } => self.measure(volume),
                 Deed::Start { pod, container, attempt, env } => self.start(pod, container, attempt, &env).await,
                 Deed::Stop { container, grace } => {
                     if let Some(container) = self.containers.get(&container) {
@@ -263,6 +265,22 @@ impl PodTask {
         self.site.tell(Input::VolumePlaced { uid: self.uid, volume, result }).await;
     }
 
+    /// Beside everything else: a large volume takes its time.
+    fn measure(&mut self, volume: Name) {
+        let (site, uid, dir) = (Arc::clone(&self.site), self.uid, local_volume::dir(&self.dir, volume.as_str()));
+        self.probes.spawn(async move {
+            let measured = tokio::task::spawn_blocking(move || volume::usage_bytes(&dir)).await;
+            let used_bytes = match measured.map_err(std::io::Error::other).flatten() {
+                Ok(used_bytes) => Some(used_bytes),
+                Err(error) => {
+                    tracing::warn!(pod = %uid, %volume, %error, "measuring");
+                    None
+                }
+            };
+            site.tell(Input::VolumeMeasured { uid, volume, used_bytes }).await;
+        });
+    }
+
     async fn start(&mut self, pod: Arc<AssignedPod>, name: Name, attempt: u32, env: &[(Name, String)]) {
         if let Err(failure) = self.attach_again(&pod).await {
             let (uid, container) = (self.uid, name);
@@ -331,6 +349,8 @@ impl PodTask {
         blocking(move || {
             confine::release_pod(&dir).map_err(|source| VolumeError::RemovePod { dir: dir.clone(), source })?;
             volumes.detach_all(uid)?;
+            volume::memory::release_memory_below(&dir)
+                .map_err(|source| VolumeError::RemovePod { dir: dir.clone(), source })?;
             // What links lead to stays.
             files::remove_tree(&dir).map_err(|source| VolumeError::RemovePod { dir, source })
         })

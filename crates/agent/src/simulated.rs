@@ -110,6 +110,7 @@ impl Runtime for NullRuntime {
         match deed {
             Deed::Attach { volume, .. } => self.say(Input::AttachDone { uid, volume: volume.volume, result: Ok(()) }),
             Deed::Place { volume, .. } => self.say(Input::VolumePlaced { uid, volume, result: Ok(()) }),
+            Deed::Measure { volume } => self.say(Input::VolumeMeasured { uid, volume, used_bytes: Some(0) }),
             Deed::Start { container, .. } => {
                 self.running.insert((uid, container.clone()));
                 let runs = RUNS.to_owned();

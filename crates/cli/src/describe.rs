@@ -140,8 +140,7 @@ fn volume_source(volume: &v1::Volume) -> String {
         let dir = volume.empty_dir.clone().unwrap_or_default();
         let limit = if dir.size_limit.is_empty() { String::new() } else { format!(", sizeLimit {}", dir.size_limit) };
         let medium = if dir.medium.is_empty() { "" } else { ", medium Memory" };
-        let note = if limit.is_empty() && medium.is_empty() { "" } else { " (neither is enforced)" };
-        format!("an empty directory, as long as the pod is on its node{medium}{limit}{note}")
+        format!("an empty directory, as long as the pod is on its node{medium}{limit}")
     }
 }
 

@@ -28,6 +28,7 @@ mod recovery;
 mod refusal;
 mod sandbox;
 mod scenario;
+mod scratch;
 mod security;
 mod services;
 mod sets;

@@ -86,7 +86,8 @@ impl VolumeDriver for DirDriver {
 /// Files beyond this are not looked at: a sum that is too low is better than an agent that is busy for minutes.
 const ENTRIES_MEASURED_MAX: usize = 200_000;
 
-fn usage_bytes(dir: &Path) -> io::Result<u64> {
+/// How much storage what is in a directory takes.
+pub(crate) fn usage_bytes(dir: &Path) -> io::Result<u64> {
     use std::os::unix::fs::MetadataExt as _;
     const STAT_BLOCK_BYTES: u64 = 512;
     let (mut sum_bytes, mut count) = (0, 0);

@@ -8,6 +8,7 @@
 mod dir;
 mod loop_device;
 mod loop_image;
+pub(crate) mod memory;
 mod node_volumes;
 mod ownership;
 mod programs;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 pub use dir::DirDriver;
+pub(crate) use dir::usage_bytes;
 pub use loop_image::LoopDriver;
 pub use node_volumes::{NodeVolumes, Use, release_below};
 pub(crate) use node_volumes::{Support, find_drivers};

@@ -15,7 +15,7 @@ use domain::id::Uid;
 use serde::{Deserialize, Serialize};
 
 use super::shelf::check_handle;
-use super::{DirDriver, LoopDriver, VolumeDriver, VolumeError, VolumeStats, loop_device};
+use super::{DirDriver, LoopDriver, VolumeDriver, VolumeError, VolumeStats, loop_device, memory};
 use crate::{files, layout};
 
 /// Where drivers mount what they stage. Sandboxes have a `/run` of their own, so none of them ever sees it.
@@ -70,6 +70,7 @@ pub(crate) fn find_drivers(storage_root: &Path, data_dir: &Path) -> Vec<Support>
 pub fn release_below(dir: &Path) -> io::Result<()> {
     let dir = fs::canonicalize(dir)?;
     loop_device::release_below(&dir)?;
+    memory::release_memory_below(&dir)?;
     remove_empty_tree(&staging_of(&dir))
 }
 

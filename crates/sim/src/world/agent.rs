@@ -235,6 +235,10 @@ impl World<'_> {
             }
             Output::AttachVolume { uid, pod, volume } => self.hand(node, uid, Deed::Attach { pod, volume }),
             Output::PlaceVolume { uid, volume, .. } => self.hand(node, uid, Deed::Place { volume }),
+            // No set of this world has a volume with a limit.
+            Output::MeasureVolume { uid, volume } => {
+                self.give_agent(node, Input::VolumeMeasured { uid, volume, used_bytes: Some(0) });
+            }
             Output::StartContainer { uid, pod, container, attempt, env: _ } => {
                 self.hand(node, uid, Deed::Start { pod, container, attempt });
             }
