@@ -32,8 +32,9 @@ const OBJECTS_FILE: &str = "holdfast/v1/objects.proto";
 const PRINTED: [&str; 6] = ["StatusReply", "ListMembersReply", "Member", "WatchReply", "Event", "WhyReply"];
 
 /// Fields whose camelCase is not Kubernetes' own spelling.
-const SPELLINGS: [(&str, &str); 8] = [
+const SPELLINGS: [(&str, &str); 9] = [
     ("pod_ip", "podIP"),
+    ("pod_cidr", "podCIDR"),
     ("host_ip", "hostIP"),
     ("cluster_ip", "clusterIP"),
     ("boot_id", "bootID"),

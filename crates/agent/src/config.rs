@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use domain::address::AddressRange;
 use domain::event::Registration;
 use domain::id::{BootId, MachineId};
 use domain::spec::{Labels, Resources, Taint};
@@ -77,6 +78,9 @@ pub struct AgentConfig {
     pub dns: dns::Listen,
     /// Whether services' addresses are served.
     pub service_proxy: ServiceProxy,
+    /// The addresses that its pods get, where the node has a network of its own in which all of them are local. `None`: they
+    /// are given addresses of loopback, which every machine has.
+    pub pod_range: Option<AddressRange>,
 }
 
 impl AgentConfig {
@@ -101,6 +105,7 @@ impl AgentConfig {
             shutdown_grace_ms: SHUTDOWN_GRACE_MS_DEFAULT,
             dns: dns::Listen::Off,
             service_proxy: ServiceProxy::Off,
+            pod_range: None,
         }
     }
 
@@ -129,12 +134,13 @@ impl AgentConfig {
             boot_id: BootId::from(boot_id),
             machine_id: MachineId::from(machine_id),
             capacity: self.capacity.map_or_else(machine::capacity, Ok)?,
-            pods_max: self.pods_max,
+            pods_max: self.pod_range.map_or(self.pods_max, |range| self.pods_max.min(range.len_max())),
             labels: self.labels.clone(),
             taints: self.taints.clone(),
-            info: machine::info(&self.ways().now(), sandbox, volumes, features),
+            info: machine::info(&self.ways().now(), self.pod_range, sandbox, volumes, features),
             leftovers: Vec::new(),
             ended_boots: Vec::new(),
+            pod_range: self.pod_range,
         })
     }
 }

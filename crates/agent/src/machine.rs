@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
+use domain::address::{AddressRange, PODS};
 use domain::driver;
 use domain::id::Name;
 use domain::spec::{Labels, Resources};
@@ -30,6 +31,7 @@ pub(crate) fn capacity() -> Result<Resources, AgentError> {
 /// What people are told of it. Features are `feature/NAME`, with `on` or why not; some are for others to know.
 pub(crate) fn info(
     servers: &BTreeMap<u64, String>,
+    pod_range: Option<AddressRange>,
     sandbox: &Probed,
     volumes: &[Support],
     features: &[(&str, String)],
@@ -45,7 +47,8 @@ pub(crate) fn info(
         ("runtime", if sandbox.kind.is_some() { "sandbox" } else { "process" }.to_owned()),
         ("feature/sandbox", sandboxes(sandbox)),
         ("feature/hostnames", if sandbox.kind.is_some() { "on".to_owned() } else { hostnames() }),
-        ("feature/pod-addresses", pod_addresses()),
+        ("feature/network", network(pod_range)),
+        ("feature/pod-addresses", pod_addresses(pod_range.unwrap_or(PODS))),
         ("feature/probes", "on".to_owned()),
     ];
     let drivers = volumes.iter().map(|support| {
@@ -91,11 +94,21 @@ fn architecture(machine: &str) -> String {
     .to_owned()
 }
 
-/// Every address of 127/8 is there without configuration, unless somebody has taken it away.
-fn pod_addresses() -> String {
-    match TcpListener::bind((Ipv4Addr::new(127, 64, 0, 1), 0)) {
+/// Whose network the pods have, and where from their addresses are.
+fn network(pod_range: Option<AddressRange>) -> String {
+    match pod_range {
+        Some(range) => format!("the node's own: pods have addresses of {range}"),
+        None => "the machine's: pods have addresses of its loopback".to_owned(),
+    }
+}
+
+/// Every address of 127/8 is there without configuration, unless somebody has taken it away; a network of the node's own
+/// was made by somebody else, who may have forgotten its addresses.
+fn pod_addresses(range: AddressRange) -> String {
+    let first = Ipv4Addr::from(range.first + 1);
+    match TcpListener::bind((first, 0)) {
         Ok(_) => "on".to_owned(),
-        Err(error) => format!("off: 127.64.0.1 cannot be used: {error}"),
+        Err(error) => format!("off: {first} cannot be used: {error}"),
     }
 }
 

@@ -164,6 +164,10 @@ pub(crate) struct Up {
     /// How the agents run containers: in sandboxes, as plain processes, or as the machine allows [default: auto].
     #[arg(long, value_enum)]
     pub(crate) runtime: Option<crate::child::Runtime>,
+    /// Whose network the nodes have: the host's, or each one of its own, with addresses for its pods, which needs root
+    /// [default: host].
+    #[arg(long, value_enum)]
+    pub(crate) network: Option<crate::cluster::NetworkChoice>,
     /// A further argument for every server.
     #[arg(long = "server-argument", value_name = "ARG", allow_hyphen_values = true)]
     pub(crate) server_arguments: Vec<std::ffi::OsString>,
@@ -198,6 +202,8 @@ pub(crate) struct Launcher {
     pub(crate) agents: Option<u64>,
     #[arg(long)]
     pub(crate) images: Option<PathBuf>,
+    #[arg(long, value_enum)]
+    pub(crate) network: Option<crate::cluster::NetworkChoice>,
     #[arg(long = "server-argument", allow_hyphen_values = true)]
     pub(crate) server_arguments: Vec<std::ffi::OsString>,
     #[arg(long = "agent-argument", allow_hyphen_values = true)]
@@ -596,7 +602,7 @@ pub(crate) enum Way {
 pub(crate) struct Links {
     /// A server (s1) or a node (n1).
     pub(crate) target: String,
-    /// Only the links to these.
+    /// Only the links to these. Where nodes have networks of their own, two nodes can be parted so.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) from: Vec<String>,
     /// Only what the target receives, or what it sends.

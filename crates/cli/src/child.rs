@@ -263,6 +263,10 @@ pub(crate) struct Agent {
     /// address. Sandboxes are sent there if the port is 53.
     #[arg(long, value_name = "auto|off|HOST:PORT", default_value = "auto")]
     dns: DnsFlag,
+    /// The addresses that its pods get, where the node has a network of its own in which all of them are local; otherwise
+    /// they are given addresses of 127.64.0.0/10.
+    #[arg(long, value_name = "RANGE")]
+    pod_cidr: Option<domain::address::AddressRange>,
     /// Whether it serves the addresses of services: alone on its machine (node), with other agents (shared), or not (off).
     #[arg(long, value_enum, default_value = "node")]
     service_proxy: ServiceProxy,
@@ -294,6 +298,7 @@ impl Agent {
         config.shutdown_grace_ms = self.shutdown_grace_period.unwrap_or(config.shutdown_grace_ms);
         config.dns = self.dns.listen(&config.data_dir);
         config.service_proxy = self.service_proxy.into();
+        config.pod_range = self.pod_cidr;
         config
     }
 }

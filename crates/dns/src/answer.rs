@@ -42,7 +42,9 @@ pub(crate) fn answer(names: &Names, question: &Message) -> Reply {
     if let Some(below) = below_domain(name) {
         return Reply::Answer(in_zone(names, question, below));
     }
-    match reversed(name).filter(|address| PODS.has(*address) || SERVICES.has(*address)) {
+    // Addresses of nodes' own ranges are told by their pods: of those that nobody has, others may know more.
+    let is_ours = |address: u32| PODS.has(address) || SERVICES.has(address) || names.name_of(address).is_some();
+    match reversed(name).filter(|address| is_ours(*address)) {
         Some(address) => Reply::Answer(reverse(names, question, address)),
         None => Reply::Forward,
     }
@@ -174,8 +176,12 @@ mod tests {
     use std::sync::Arc;
 
     fn names() -> Names {
+        names_from(0x7f40_0001)
+    }
+
+    fn names_from(first: u32) -> Names {
         let endpoint = |ordinal: u32| Endpoint {
-            address: 0x7f40_0001 + ordinal,
+            address: first + ordinal,
             is_named: ordinal < 2,
             is_member: true,
             ports: vec![8080],
@@ -243,6 +249,18 @@ mod tests {
         let back = ask("2.0.64.127.in-addr.arpa.", RecordType::PTR);
         assert_eq!(said(&back), ["web-1.web.default.svc.cluster.local."]);
         assert_eq!(ask("3.0.64.127.in-addr.arpa.", RecordType::PTR).metadata.response_code, ResponseCode::NXDomain);
+    }
+
+    #[test]
+    fn addresses_of_a_nodes_own_range_lead_back_while_somebody_has_them() {
+        let asked = |name: &str| {
+            let mut question = Message::new(7, MessageType::Query, OpCode::Query);
+            question.add_query(Query::query(Name::from_ascii(name).expect("it is a name"), RecordType::PTR));
+            answer(&names_from(0x0a4d_0101), &question)
+        };
+        let Reply::Answer(back) = asked("2.1.77.10.in-addr.arpa.") else { panic!("it is a pod's") };
+        assert_eq!(said(&back), ["web-1.web.default.svc.cluster.local."]);
+        assert!(matches!(asked("9.1.77.10.in-addr.arpa."), Reply::Forward), "others may know");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Facts. The log holds these and nothing else; each is applied by [`crate::State::apply`], for ever.
 //! Adding a variant is allowed; changing what one means is not.
 
+use crate::address::AddressRange;
 use crate::config::{ConfigKind, ConfigSpec};
 use crate::id::{
     BootId, ClassName, Fence, Incarnation, Key, MachineId, Name, NodeName, Ordinal, RequestId, Revision, RevisionName,
@@ -196,6 +197,8 @@ pub struct Registration {
     pub leftovers: Vec<Uid>,
     /// The boots that its agent knows to have ended, oldest first: none of them may have been heard of before.
     pub ended_boots: Vec<BootId>,
+    /// The addresses that its pods get, where they are its own.
+    pub pod_range: Option<AddressRange>,
 }
 
 /// Why a pod or an attachment is gone: the evidence, or whose assertion.

@@ -1,5 +1,6 @@
 //! The records that the state is made of. Plain data: `apply` writes them, `decide` and the planners read them.
 
+use crate::address::AddressRange;
 use crate::event::RemovalCause;
 use crate::id::{
     BootId, Fence, Generation, Incarnation, Key, MachineId, Name, NodeName, Ordinal, Revision, RevisionName, Uid,
@@ -409,6 +410,8 @@ pub struct Node {
     pub ended_boots: Vec<BootId>,
     /// Set while it is being shut down, and until it is heard to go on.
     pub shutdown: Option<Shutdown>,
+    /// The addresses that its pods get, where they are its own.
+    pub pod_range: Option<AddressRange>,
 }
 
 impl Node {

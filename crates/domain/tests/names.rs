@@ -244,3 +244,30 @@ fn what_changed_is_told_in_pieces_and_amounts_to_the_whole() {
     assert_eq!(second.news_since(Some(&second), 4), []);
     assert_eq!(Names::default().news_since(None, 4).len(), 1, "that there is nothing is news, too");
 }
+
+#[test]
+fn pods_of_a_node_with_a_range_of_its_own_have_addresses_of_it() {
+    let mut story = Story::with_nodes(2);
+    let range: domain::address::AddressRange = "10.77.1.0/29".parse().expect("it is one");
+    let node = story.draft.state().nodes.get(&domain::id::NodeName::from("n1")).expect("it is there");
+    let registration = domain::event::Registration {
+        boot_id: node.boot_id.clone(),
+        machine_id: node.machine_id.clone(),
+        capacity: node.capacity,
+        pods_max: 5,
+        pod_range: Some(range),
+        ..domain::event::Registration::default()
+    };
+    story.ask(Command::RegisterNode { node: "n1".into(), registration, running: Vec::new() });
+    story.apply("web", pods(12));
+    story.settle();
+    let bindings: Vec<_> = story.draft.state().pods.values().filter_map(|pod| pod.binding.clone()).collect();
+    let mut on_n1: Vec<u32> = bindings.iter().filter(|b| b.node.as_str() == "n1").map(|b| b.address).collect();
+    on_n1.sort_unstable();
+    on_n1.dedup();
+    assert_eq!(on_n1.len(), 5, "each has its own: {bindings:?}");
+    assert!(on_n1.iter().all(|address| range.has(*address)), "{on_n1:?}");
+    let elsewhere: Vec<_> = bindings.iter().filter(|b| b.node.as_str() != "n1").collect();
+    assert_eq!(elsewhere.len(), 7);
+    assert!(elsewhere.iter().all(|binding| domain::address::PODS.has(binding.address)));
+}

@@ -19,6 +19,7 @@ mod logs;
 mod manifests;
 mod members;
 mod names;
+mod network;
 mod nodes;
 mod placement;
 mod port_forward;

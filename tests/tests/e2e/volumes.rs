@@ -30,7 +30,7 @@ fn image_writers(replicas: u32) -> String {
 
 /// What the machine still has of a cluster, by its directory.
 #[track_caller]
-fn assert_nothing_left(data_dir: &Path) {
+pub(crate) fn assert_nothing_left(data_dir: &Path) {
     let marker = data_dir.display().to_string();
     assert_eq!(procs::of_directory(data_dir), [0; 0], "a process is left");
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts can be read");

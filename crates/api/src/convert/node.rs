@@ -16,7 +16,11 @@ pub fn node_to_wire(state: &State, name: &NodeName, node: &Node) -> v1::Node {
         api_version: "v1".to_owned(),
         kind: "Node".to_owned(),
         metadata: Some(cluster_meta_to_wire(state, name.as_str(), &node.meta)),
-        spec: Some(v1::NodeSpec { unschedulable: node.is_cordoned, taints: taints(node) }),
+        spec: Some(v1::NodeSpec {
+            unschedulable: node.is_cordoned,
+            taints: taints(node),
+            pod_cidr: node.pod_range.map(|range| range.to_string()).unwrap_or_default(),
+        }),
         status: Some(status(name, node)),
     }
 }

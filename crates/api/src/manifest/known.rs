@@ -210,7 +210,7 @@ pub(super) const FIELDS_ELSEWHERE: &[(&str, &[&str])] = &[
     ("PersistentVolumeStatus", &["lastPhaseTransitionTime"]),
     ("ObjectReference", &["fieldPath"]),
     ("StorageClass", &["allowedTopologies", "mountOptions"]),
-    ("NodeSpec", &["configSource", "externalID", "podCIDR", "podCIDRs", "providerID"]),
+    ("NodeSpec", &["configSource", "externalID", "podCIDRs", "providerID"]),
     (
         "NodeStatus",
         &[

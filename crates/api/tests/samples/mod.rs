@@ -1,6 +1,7 @@
 //! One value of everything that is stored, with every field filled in.
 
 use domain::State;
+use domain::address::AddressRange;
 use domain::agent::{AssignedConfig, AssignedPod, AssignedVolume, Assignment, FromAgent, ToAgent, VolumeRemoval};
 use domain::command::{Command, PodReport};
 use domain::config::{Blob, ConfigKind, ConfigRef, ConfigSpec};
@@ -243,6 +244,7 @@ fn registration() -> Registration {
         info: labels(&[("runtime", "process")]),
         leftovers: vec![Uid(3), Uid(0)],
         ended_boots: vec!["boot-0".into()],
+        pod_range: Some(AddressRange { first: 0x0a01_0200, count: 0x100 }),
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::ProcessName;
 use super::link::{Conduct, LinkConduct};
+use super::network::End;
 
 /// Which way of the target's traffic a fault concerns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,6 +193,28 @@ impl Faults {
         }
         conduct
     }
+
+    /// Whether nothing of what pods send arrives, where nodes have networks of their own. The host is no process: only a
+    /// node that is partitioned from all is so from it, too.
+    pub(super) fn is_cut(&self, from: End, to: End) -> bool {
+        let isolates = |node: ProcessName, way: Direction| {
+            self.active.values().any(|fault| match &fault.kind {
+                FaultKind::Partition { target, from, direction } => {
+                    *target == node && from.is_empty() && (*direction == way || *direction == Direction::Both)
+                }
+                FaultKind::Delay { .. }
+                | FaultKind::Pause { .. }
+                | FaultKind::Kill { .. }
+                | FaultKind::Shutdown { .. } => false,
+            })
+        };
+        match (from, to) {
+            (End::Node(from), End::Node(to)) => from != to && self.conduct(from, to).forward.is_cut,
+            (End::Node(from), End::Host) => isolates(from, Direction::Out),
+            (End::Host, End::Node(to)) => isolates(to, Direction::In),
+            (End::Host, End::Host) => false,
+        }
+    }
 }
 
 fn impose(conduct: &mut Conduct, effect: Conduct, is_hit: bool) {
@@ -240,6 +263,30 @@ mod tests {
         faults.add(partition(S2, &[S1], Direction::In), 0, None);
         assert_cut(&faults, S1, S2, true, true);
         assert_cut(&faults, N1, S2, false, true);
+    }
+
+    #[test]
+    fn what_pods_send_is_cut_between_nodes_and_from_the_host_alone_when_a_node_is_cut_from_all() {
+        let (n1, n2, n3) = (End::Node(N1), End::Node(N2), End::Node(ProcessName::Node(3)));
+        let ends = [End::Host, n1, n2, n3];
+        for (what, fault, expected) in [
+            (
+                "all of a node",
+                partition(N1, &[], Direction::Both),
+                vec![(End::Host, n1), (n1, End::Host), (n1, n2), (n1, n3), (n2, n1), (n3, n1)],
+            ),
+            ("what a node sends", partition(N1, &[], Direction::Out), vec![(n1, End::Host), (n1, n2), (n1, n3)]),
+            ("two nodes", partition(N1, &[N2], Direction::Both), vec![(n1, n2), (n2, n1)]),
+            ("what one hears of another", partition(N1, &[N2], Direction::In), vec![(n2, n1)]),
+            ("a node and a server", partition(N1, &[S1], Direction::Both), vec![]),
+            ("a server", partition(S1, &[], Direction::Both), vec![]),
+        ] {
+            let mut faults = Faults::default();
+            faults.add(fault, 0, None);
+            let ways = ends.iter().flat_map(|from| ends.iter().map(move |to| (*from, *to)));
+            let cut: Vec<_> = ways.filter(|(from, to)| faults.is_cut(*from, *to)).collect();
+            assert_eq!(cut, expected, "{what}");
+        }
     }
 
     #[test]

@@ -12,15 +12,17 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use rustix::process::Signal;
 use tokio::net::TcpSocket;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::control::{Answer, Asked, ControlSocket, ProcessState, ProcessStatus, Request, Status};
 use super::fault::{Direction, Fault, FaultKind, Faults};
 use super::layout::{ClusterFile, Layout, Lock, ProcessName, random_hex};
 use super::link::Link;
+use super::network::{End, Network};
 use super::procfs::ProcessRef;
 use super::up::{Notice, SERVERS_MAX};
-use super::{Refused, process, stop};
+use super::{Refused, network, process, stop};
 
 /// How long a process may take to end after SIGKILL.
 const KILL_MS_MAX: u64 = 10_000;
@@ -46,6 +48,8 @@ pub(super) struct Launcher {
     parts: Parts,
     own: ProcessRef,
     links: BTreeMap<(ProcessName, ProcessName), Link>,
+    /// `None`: the nodes have the host's.
+    network: Option<Network>,
     /// Bound, never listening: while a server is dead, nobody else is given its port.
     held_ports: BTreeMap<u64, TcpSocket>,
     slots: BTreeMap<ProcessName, Slot>,
@@ -82,18 +86,32 @@ impl Launcher {
         let own = ProcessRef::of_self().context("reading /proc/self/stat")?;
         parts.file.launcher = Some(own);
         parts.file.write(&parts.layout)?;
+        let network = match parts.file.network {
+            Some(pods) => {
+                let found = process::networks(&parts.layout, &parts.file)?;
+                let built = Network::build(pods, &parts.file, &found);
+                if built.is_err() && found.is_empty() {
+                    // Nobody uses the half of it that there is; the error itself is what matters.
+                    let _ = network::remove(&parts.file);
+                }
+                Some(built.context("making the network of the nodes")?)
+            }
+            None => None,
+        };
         let mut links = BTreeMap::new();
         for from in parts.file.names() {
             for (&id, &upstream) in &parts.file.servers {
                 let to = ProcessName::Server(id);
                 if from != to {
-                    links.insert((from, to), Link::listen(upstream).await.context("opening a proxy")?);
+                    let link = Link::listen(reached_at(network.as_ref(), from), upstream);
+                    links.insert((from, to), link.await.context("opening a proxy")?);
                 }
             }
         }
         let slots = parts.file.names().into_iter().map(|name| (name, Slot::default())).collect();
         let (exit_sender, exits) = mpsc::channel(EXITS_MAX);
-        let launcher = Self { parts, own, links, held_ports, slots, faults: Faults::default(), exits, exit_sender };
+        let faults = Faults::default();
+        let launcher = Self { parts, own, links, network, held_ports, slots, faults, exits, exit_sender };
         launcher.write_routes()?;
         Ok(launcher)
     }
@@ -118,7 +136,15 @@ impl Launcher {
             ProcessName::Node(_) => (process::agent_arguments(layout, file, name)?, &self.parts.agent_arguments),
         };
         arguments.extend(more.iter().cloned());
-        let (mut child, process) = process::spawn(executable, &arguments, &layout.log(name), true)?;
+        let runtime = Handle::current();
+        let spawn = || {
+            let _inside = runtime.enter();
+            process::spawn(executable, &arguments, &layout.log(name), true)
+        };
+        let (mut child, process) = match &self.network {
+            Some(network) => network.within(name, spawn)?,
+            None => spawn()?,
+        };
         let exits = self.exit_sender.clone();
         tokio::spawn(async move {
             let status = child.wait().await;
@@ -196,17 +222,33 @@ impl Launcher {
         self.slot(target)?;
         for &other in &from {
             self.slot(other)?;
-            if !self.links.contains_key(&(target, other)) && !self.links.contains_key(&(other, target)) {
-                return Err(Refused::new(format!("there is no link between {target} and {other}")).into());
-            }
+            self.check_way(target, other, delay_ms.is_some())?;
         }
         let kind = match delay_ms {
             None => FaultKind::Partition { target, from, direction },
             Some(delay_ms) => FaultKind::Delay { target, from, direction, delay_ms },
         };
         let message = self.begin(kind, for_ms);
-        self.impose_faults();
+        self.impose_faults()?;
         Ok(message)
+    }
+
+    /// Between nodes there is nothing of ours to hold back or to slow down, unless their pods have networks of their own.
+    fn check_way(&self, target: ProcessName, other: ProcessName, is_delay: bool) -> Result<(), Refused> {
+        if self.links.contains_key(&(target, other)) || self.links.contains_key(&(other, target)) {
+            return Ok(());
+        }
+        let refused = Refused::new(format!("there is no link between {target} and {other}"));
+        let are_nodes = [target, other].iter().all(|name| matches!(name, ProcessName::Node(_))) && target != other;
+        match (&self.network, are_nodes) {
+            (Some(_), true) if !is_delay => Ok(()),
+            (Some(_), true) => {
+                Err(Refused::new(format!("what {target} and {other} send each other cannot be delayed"))
+                    .hint(format!("holdfast fault partition {target} --from {other}")))
+            }
+            (None, true) => Err(refused.hint("holdfast up --network=netns, whose nodes have links")),
+            (Some(_) | None, false) => Err(refused),
+        }
     }
 
     fn on_heal(&mut self, target: Option<ProcessName>) -> anyhow::Result<String> {
@@ -215,7 +257,7 @@ impl Launcher {
         }
         let fits = |fault: &Fault| fault.kind.is_on_links() && target.is_none_or(|name| fault.kind.target() == name);
         let ended = self.faults.end(fits);
-        self.impose_faults();
+        self.impose_faults()?;
         self.announce_ends(&ended);
         match (ended.len(), target) {
             (0, None) => Ok("no link has a fault".into()),
@@ -294,7 +336,7 @@ impl Launcher {
     fn on_clear(&mut self) -> anyhow::Result<String> {
         self.resume(|_| true)?;
         let ended = self.faults.end(|fault| fault.kind.is_on_links());
-        self.impose_faults();
+        self.impose_faults()?;
         self.announce_ends(&ended);
         let killed: Vec<String> = self.faults.list().iter().map(|fault| fault.kind.target().to_string()).collect();
         Ok(match killed.as_slice() {
@@ -315,15 +357,17 @@ impl Launcher {
         self.slots.insert(name, Slot::default());
         self.parts.file.write(&self.parts.layout)?;
         for other in self.parts.file.names().into_iter().filter(|other| *other != name) {
-            self.links.insert((other, name), Link::listen(address).await.context("opening a proxy")?);
+            let link = Link::listen(reached_at(self.network.as_ref(), other), address);
+            self.links.insert((other, name), link.await.context("opening a proxy")?);
             if let ProcessName::Server(other_id) = other
                 && let Some(&upstream) = self.parts.file.servers.get(&other_id)
             {
-                self.links.insert((name, other), Link::listen(upstream).await.context("opening a proxy")?);
+                let link = Link::listen(Ipv4Addr::LOCALHOST, upstream);
+                self.links.insert((name, other), link.await.context("opening a proxy")?);
             }
         }
         // A process that is partitioned from all others is so from this one, too.
-        self.impose_faults();
+        self.impose_faults()?;
         self.write_routes()?;
         self.start(name)?;
         Ok(Answer::Added { name, log: self.parts.layout.log(name) })
@@ -445,7 +489,9 @@ impl Launcher {
                 self.notify(Notice::Failed { message: format!("resuming {target}: {error}") });
             }
         }
-        self.impose_faults();
+        if let Err(error) = self.impose_faults() {
+            self.notify(Notice::Failed { message: format!("{error:#}") });
+        }
         self.announce_ends(&ended);
     }
 
@@ -456,10 +502,15 @@ impl Launcher {
         message
     }
 
-    fn impose_faults(&self) {
+    fn impose_faults(&mut self) -> anyhow::Result<()> {
         for (&(from, to), link) in &self.links {
             link.set(self.faults.conduct(from, to));
         }
+        let Some(network) = &mut self.network else { return Ok(()) };
+        let ends: Vec<End> = network.ends().collect();
+        let ways = ends.iter().flat_map(|from| ends.iter().map(move |to| (*from, *to)));
+        let cut = ways.filter(|(from, to)| self.faults.is_cut(*from, *to)).collect();
+        network.set_cuts(&cut).context("changing the network of the nodes")
     }
 
     fn announce_ends(&self, ended: &[Fault]) {
@@ -514,6 +565,14 @@ impl Launcher {
             processes: self.slots.iter().map(process_status).collect(),
             faults: self.faults.list(),
         }
+    }
+}
+
+/// Where a process finds what its launcher listens at.
+fn reached_at(network: Option<&Network>, name: ProcessName) -> Ipv4Addr {
+    match (network, name) {
+        (Some(network), ProcessName::Node(_)) => network.host(),
+        (Some(_) | None, ProcessName::Server(_)) | (None, ProcessName::Node(_)) => Ipv4Addr::LOCALHOST,
     }
 }
 

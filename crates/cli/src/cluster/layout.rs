@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::Refused;
+use super::network::PodNetwork;
 use super::procfs::{self, ProcessRef};
 
 /// The longest path that fits into a socket address everywhere that we run, with its final zero.
@@ -204,6 +205,9 @@ pub struct ClusterFile {
     pub nodes: BTreeMap<ProcessName, NodeRecord>,
     /// The image catalogue that agents are given.
     pub images: Option<PathBuf>,
+    /// The addresses of nodes and pods, where nodes have networks of their own. `None`: they have the host's.
+    #[serde(default)]
+    pub(super) network: Option<PodNetwork>,
     /// Where the launcher can be asked.
     pub control_socket: PathBuf,
     /// The launcher; `None` after an orderly end.
@@ -226,6 +230,7 @@ impl ClusterFile {
             last_server: 0,
             nodes: BTreeMap::new(),
             images: None,
+            network: None,
             launcher: None,
             processes: BTreeMap::new(),
         })

@@ -49,9 +49,9 @@ pub struct Link {
 }
 
 impl Link {
-    /// Listens on a free port of loopback and carries what arrives to `upstream`.
-    pub async fn listen(upstream: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    /// Listens on a free port of an address and carries what arrives to `upstream`.
+    pub async fn listen(at: Ipv4Addr, upstream: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind((at, 0)).await?;
         let address = listener.local_addr()?;
         let (forward, forward_seen) = watch::channel(Conduct::default());
         let (backward, backward_seen) = watch::channel(Conduct::default());
@@ -226,7 +226,7 @@ mod tests {
     impl Fixture {
         async fn new() -> Self {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-            let link = Link::listen(listener.local_addr().unwrap()).await.unwrap();
+            let link = Link::listen(Ipv4Addr::LOCALHOST, listener.local_addr().unwrap()).await.unwrap();
             Self { link, listener }
         }
 

@@ -9,6 +9,7 @@ pub mod fault;
 mod launcher;
 pub mod layout;
 pub mod link;
+mod network;
 pub mod process;
 mod procfs;
 mod stop;
@@ -20,6 +21,7 @@ pub use control::{Answer, Control, ProcessState, ProcessStatus, Request, Status}
 pub use fault::{Direction, Fault, FaultKind};
 pub(crate) use launcher::hold_port;
 pub use layout::{ClusterFile, Layout, NodeRecord, ProcessName};
+pub use network::NetworkChoice;
 pub use procfs::ProcessRef;
 pub use stop::{Stopped, down};
 pub use up::{AGENTS_DEFAULT, Notice, Running, SERVERS_DEFAULT, UpOptions, up, up_detached};

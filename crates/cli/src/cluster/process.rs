@@ -59,7 +59,8 @@ pub fn server_arguments(
 }
 
 /// The arguments of an agent: `agent --name n1 --data-dir DIR --cluster-id HEX --boot-id HEX --machine-id HEX
-/// --storage-root DIR --service-proxy shared [--images FILE] --routes FILE`.
+/// --storage-root DIR --service-proxy shared [--images FILE] --routes FILE`, with `--service-proxy node --pod-cidr RANGE` for
+/// a node with a network of its own.
 ///
 /// The routes are the proxies that lead from this agent to each server.
 pub fn agent_arguments(layout: &Layout, file: &ClusterFile, name: ProcessName) -> anyhow::Result<Vec<OsString>> {
@@ -71,8 +72,14 @@ pub fn agent_arguments(layout: &Layout, file: &ClusterFile, name: ProcessName) -
     arguments.flag("--boot-id", &node.boot_id);
     arguments.flag("--machine-id", &node.machine_id);
     arguments.flag("--storage-root", layout.storage());
-    // All agents are on this one machine.
-    arguments.flag("--service-proxy", "shared");
+    match &file.network {
+        // All agents are on this one machine.
+        None => arguments.flag("--service-proxy", "shared"),
+        Some(network) => {
+            arguments.flag("--service-proxy", "node");
+            arguments.flag("--pod-cidr", network.pod_range(name).to_string());
+        }
+    }
     if let Some(images) = &file.images {
         arguments.flag("--images", images);
     }
@@ -89,7 +96,7 @@ pub fn write_routes(layout: &Layout, name: ProcessName, routes: &BTreeMap<u64, S
 }
 
 /// The arguments of a launcher without a terminal: `launcher --data-dir DIR [--servers N] [--agents N] [--images FILE]
-/// [--server-argument=ARG]… [--agent-argument=ARG]…`.
+/// [--network host|netns] [--server-argument=ARG]… [--agent-argument=ARG]…`.
 pub fn launcher_arguments(layout: &Layout, options: &UpOptions) -> Vec<OsString> {
     let mut arguments = Arguments::new(LAUNCHER_VERB);
     arguments.flag("--data-dir", layout.root());
@@ -101,6 +108,9 @@ pub fn launcher_arguments(layout: &Layout, options: &UpOptions) -> Vec<OsString>
     }
     if let Some(images) = &options.images {
         arguments.flag("--images", images);
+    }
+    if let Some(network) = options.network {
+        arguments.flag("--network", network.argument());
     }
     // Joined by `=`, because the values are flags themselves.
     for (flag, values) in
@@ -155,6 +165,18 @@ pub(super) fn find_running(layout: &Layout, file: &ClusterFile) -> anyhow::Resul
     let names = file.names();
     let table = Table::read().context("reading /proc")?;
     Ok(table.processes().filter(|&process| names.iter().any(|&name| runs_as(layout, name, process))).collect())
+}
+
+/// A process of each node that has any, by its network's file.
+pub(super) fn networks(layout: &Layout, file: &ClusterFile) -> anyhow::Result<BTreeMap<ProcessName, PathBuf>> {
+    let table = Table::read().context("reading /proc")?;
+    let of_node = |&name: &ProcessName| {
+        let node_dir = layout.process_dir(name);
+        let shims = shims(&node_dir);
+        let process = table.processes().find(|process| shims.contains(process) || is_marked(&node_dir, *process))?;
+        Some((name, PathBuf::from(format!("/proc/{}/ns/net", process.pid))))
+    };
+    Ok(file.nodes.keys().filter_map(of_node).collect())
 }
 
 /// Kills every process of a node: its agent, its pods' shims, and all that they started.

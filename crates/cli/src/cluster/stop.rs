@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use super::control::{Answer, Control, Request};
 use super::layout::{ClusterFile, Layout, ProcessName};
 use super::procfs::{self, ProcessRef};
-use super::{Refused, process};
+use super::{Refused, network, process};
 
 /// How long servers and agents may take to end in order before they are killed.
 const STOP_MS_MAX: u64 = 3_000;
@@ -91,14 +91,7 @@ fn down_without_launcher(layout: &Layout, purge: bool) -> anyhow::Result<Stopped
 /// Ends everything and writes down that it has ended. The launcher's lock must be held.
 pub(super) fn end_cluster(layout: &Layout, file: &mut ClusterFile) -> anyhow::Result<()> {
     end_servers_and_agents(layout, file)?;
-    for &name in file.nodes.keys() {
-        process::kill_node(layout, name)?;
-        agent::confine::release_node(&layout.process_dir(name)).context("removing control groups")?;
-    }
-    // What was mounted for them goes with them, as with a machine that is switched off.
-    agent::volume::release_below(layout.root()).context("unmounting volumes")?;
-    // Every process of every node is gone, so the next start is another boot.
-    file.reboot_nodes()?;
+    end_nodes(layout, file)?;
     file.launcher = None;
     file.write(layout)?;
     if let Some(directory) = file.control_socket.parent()
@@ -106,6 +99,20 @@ pub(super) fn end_cluster(layout: &Layout, file: &mut ClusterFile) -> anyhow::Re
     {
         let _ = fs::remove_dir_all(directory);
     }
+    Ok(())
+}
+
+/// Switches every node off: nothing of it is left, and what comes is another boot. Its agent must have ended.
+pub(super) fn end_nodes(layout: &Layout, file: &mut ClusterFile) -> anyhow::Result<()> {
+    for &name in file.nodes.keys() {
+        process::kill_node(layout, name)?;
+        agent::confine::release_node(&layout.process_dir(name)).context("removing control groups")?;
+    }
+    network::remove(file).context("removing the network of the nodes")?;
+    // What was mounted for them goes with them, as with a machine that is switched off.
+    agent::volume::release_below(layout.root()).context("unmounting volumes")?;
+    // Every process of every node is gone, so the next start is another boot.
+    file.reboot_nodes()?;
     Ok(())
 }
 

@@ -19,6 +19,7 @@ use super::control::{Answer, Asked, Control, ControlSocket, Request, Status};
 use super::fault::Fault;
 use super::launcher::{Launcher, Parts};
 use super::layout::{ClusterFile, Layout, ProcessName};
+use super::network::{self, NetworkChoice, PodNetwork};
 use super::{Refused, process, procfs, stop};
 
 /// How many servers a new cluster has.
@@ -48,6 +49,8 @@ pub struct UpOptions {
     pub agents: Option<u64>,
     /// The image catalogue for the agents; as before, or none.
     pub images: Option<PathBuf>,
+    /// Whose network the nodes have; as before, or the host's.
+    pub network: Option<NetworkChoice>,
     /// What to run; this very binary.
     pub executable: Option<PathBuf>,
     /// Further arguments for every server.
@@ -286,6 +289,10 @@ pub async fn up_detached(options: UpOptions, mut progress: impl FnMut(&str), wit
     let data_dir = &options.data_dir;
     let layout = Layout::create(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
     layout.try_lock()?.ok_or_else(|| runs_already(data_dir))?;
+    if options.network == Some(NetworkChoice::Netns) {
+        // Better told here than in the launcher's log.
+        network::probe()?;
+    }
     let executable = match &options.executable {
         Some(executable) => executable.clone(),
         None => std::env::current_exe().context("finding this binary")?,
@@ -348,6 +355,7 @@ async fn prepare(layout: &Layout, options: &UpOptions, progress: &mut impl FnMut
             file.host_boot_id = host_boot_id;
         }
     }
+    choose_network(layout, &mut file, options.network)?;
     // The directory may have been moved since.
     file.control_socket = layout.control_socket(&file.cluster_id);
     Ok(file)
@@ -381,6 +389,41 @@ fn choose_size(file: &mut ClusterFile, options: &UpOptions, is_new: bool) -> any
         file.add_node(name)?;
     }
     Ok(())
+}
+
+/// Whose network the nodes have. Pods that go on keep theirs: it changes only when none does.
+fn choose_network(layout: &Layout, file: &mut ClusterFile, wanted: Option<NetworkChoice>) -> anyhow::Result<()> {
+    let before = if file.network.is_some() { NetworkChoice::Netns } else { NetworkChoice::Host };
+    let wanted = wanted.unwrap_or(before);
+    let going_on = process::networks(layout, file)?;
+    if wanted != before && !going_on.is_empty() {
+        let (data_dir, before) = (layout.root().display(), before.argument());
+        return Err(Refused::new(format!("pods of the cluster in {data_dir} still run with --network={before}"))
+            .hint(format!("holdfast down --data-dir {data_dir}"))
+            .into());
+    }
+    let chosen = match wanted {
+        NetworkChoice::Host => None,
+        NetworkChoice::Netns => {
+            network::probe()?;
+            if going_on.is_empty() { Some(free_addresses(file)?) } else { file.network }
+        }
+    };
+    if chosen != file.network {
+        // The addresses of pods that are bound are of no use any more: their nodes come back as after a reboot, without them.
+        stop::end_nodes(layout, file)?;
+        file.network = chosen;
+    }
+    Ok(())
+}
+
+fn free_addresses(file: &ClusterFile) -> anyhow::Result<PodNetwork> {
+    let path = "/proc/net/route";
+    let routes = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
+    let bridge = network::bridge_of(&file.cluster_id);
+    let chosen = network::choose(file.network, &file.cluster_id, &bridge, &routes);
+    let none = "no private range of 16 bits is free on this machine for the addresses of nodes and pods";
+    Ok(chosen.ok_or_else(|| Refused::new(none).hint("holdfast up --network=host"))?)
 }
 
 fn runs_already(data_dir: &Path) -> Refused {

@@ -189,5 +189,6 @@ impl Node {
         self.meta.labels.extend(self.own_labels.clone());
         self.taints.clone_from(&registration.taints);
         self.info.clone_from(&registration.info);
+        self.pod_range = registration.pod_range;
     }
 }

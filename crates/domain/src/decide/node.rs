@@ -113,7 +113,8 @@ fn resumed(state: &State, name: &NodeName, node: &Node, registration: &Registrat
         && node.pods_max == registration.pods_max
         && node.given_labels().eq(&registration.labels)
         && node.taints == registration.taints
-        && node.info == registration.info;
+        && node.info == registration.info
+        && node.pod_range == registration.pod_range;
     if !is_same {
         events.push(Event::NodeUpdated { node: name.clone(), registration: registration.clone() });
     }

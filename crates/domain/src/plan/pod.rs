@@ -66,7 +66,8 @@ fn bind(draft: &mut Draft, key: &Key, pod: &Pod) {
             return;
         }
     };
-    let Some(address) = address::free(state, address::PODS, pod.meta.uid) else { return };
+    let range = state.nodes.get(&node).map_or(address::PODS, |node| address::range_of(node));
+    let Some(address) = address::free(state, range, pod.meta.uid) else { return };
     // Claims that waited for a consumer get their volumes now.
     for pod_claim in &pod.claims {
         if let Some(found) = draft.state().claims.get(&pod_claim.claim).cloned()
