@@ -141,3 +141,42 @@ fn a_connection_that_fails_says_so_and_the_next_one_works() {
         assert!(said.stderr.contains(&part), "{part} is missing: {said:#?}");
     }
 }
+
+#[test]
+fn connections_go_on_while_another_server_takes_the_lead() {
+    let cluster = Cluster::up();
+    cluster.apply(&cluster.file("web.yaml", &writers(1)));
+    cluster.wait_ready(&["web-0"]);
+    let listener = listen(&cluster);
+    let port = listener.local_addr().expect("a listener has an address").port();
+    echo(listener);
+    let (leader, others) = cluster.leader();
+    let start = |server: &&str| {
+        Forward::start(&cluster, &["--cluster", &cluster.address(server), "web-0", &format!(":{port}")])
+    };
+    let forwards: Vec<Forward> = [leader, others[0], others[1]].iter().map(start).collect();
+    let mut open: Vec<TcpStream> = forwards.iter().map(Forward::connect).collect();
+    for stream in &mut open {
+        assert_eq!(ask(stream, "before"), "before");
+    }
+    for next in others.into_iter().chain([leader]) {
+        cluster.ok(&["member", "transfer-leader", next]);
+        assert_eq!(cluster.leader().0, next);
+        for (stream, forward) in open.iter_mut().zip(&forwards) {
+            assert_eq!(ask(stream, next), next, "what was open goes on");
+            assert_eq!(ask(&mut forward.connect(), "new"), "new", "and what begins now works");
+        }
+    }
+    for mut stream in open {
+        stream.shutdown(Shutdown::Write).expect("one side can end");
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).expect("it ends in order");
+        assert_eq!(rest, "12 bytes", "nothing was lost on the way");
+    }
+    for forward in forwards {
+        let pid = Pid::from_raw(forward.follower.id()).expect("a child has a number");
+        rustix::process::kill_process(pid, Signal::TERM).expect("it still runs");
+        let said = forward.follower.end(&cluster);
+        assert!(!said.stderr.contains("error"), "{said:#?}");
+    }
+}
