@@ -89,6 +89,10 @@ pub(crate) enum Verb {
     /// Run a command in a container: exec [-it] POD [-c CONTAINER] -- COMMAND…
     Exec(Exec),
     /// Join a container's own process: attach [-it] POD [-c CONTAINER]
+    ///
+    /// Leaving ends nothing: the container goes on. The exit code says how the joining ended, and not how the container did,
+    /// which `describe pod` tells: 0 when its process has ended, 1 if it was refused, 3 if the way to it broke, and 130 or
+    /// 143 when this program was told to end by Ctrl-C or SIGTERM. At the container's terminal, Ctrl-C is typed for the container.
     Attach(Attach),
     /// Copy a file or a directory: cp POD:PATH PATH, or cp PATH POD:PATH.
     Cp(Cp),

@@ -15,7 +15,8 @@ use crate::pick::{self, Named};
 use crate::print;
 use crate::terminal::{self, REQUESTS_MAX, RawMode};
 
-/// Attaches until the container has ended, or this program is told to end; the exit code is the answer.
+/// Attaches until the container has ended, or this program is told to end. The exit code that is the answer is 0 then, or
+/// 128 and the signal's number: how the container has ended is nothing that is passed on, as in Kubernetes.
 pub(crate) async fn attach(session: &Session, args: &Attach, namespace: &str) -> Result<u8, CliError> {
     let pod = pick::one_pod(session, namespace, &Named::parse(&args.pod)?).await?;
     let name = pod.metadata.unwrap_or_default().name;

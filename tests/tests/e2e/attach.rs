@@ -97,7 +97,18 @@ fn attached(cluster: &Cluster) {
     child.wait().expect("a child can be waited for");
     assert!(!cluster.ok(&["logs", "talk-0", "-c", "reader"]).contains("over"));
 
-    // It ends with the container.
+    // The exit code says how the joining ended: here by a signal, and the container goes on.
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        let writer = Follower::start(cluster, &["attach", "talk-0"]);
+        writer.next_line("line ");
+        let pid = rustix::process::Pid::from_raw(writer.id()).expect("a child has a number");
+        rustix::process::kill_process(pid, signal).expect("it still runs");
+        assert_eq!(writer.end(cluster).code, Some(code));
+    }
+    let help = cluster.ok(&["attach", "--help"]);
+    assert!(help.contains("The exit code says how the joining ended"), "{help}");
+
+    // It ends with the container, whose own code was 4.
     let mut shell = Console::start(cluster, &["attach", "-it", "talk-0", "-c", "shell"], [24, 80]);
     shell.press("end\r");
     assert_eq!(shell.end(), Some(0));
