@@ -30,11 +30,11 @@ pub const SHUTDOWN_GRACE_MS_DEFAULT: u64 = 30_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RuntimeChoice {
     /// In sandboxes where the machine allows it, as plain processes elsewhere.
+    #[default]
     Auto,
     /// In sandboxes; an agent that cannot make any does not begin.
     Sandbox,
     /// As plain processes of the host.
-    #[default]
     Process,
 }
 

@@ -152,6 +152,8 @@ impl World {
         config.boot_id = Some(boot.to_owned());
         config.exe = Some(env!("CARGO_BIN_EXE_agent-test-shim").into());
         config.heartbeat_ms = 100;
+        // What these pods do is seen from outside.
+        config.runtime = agent::RuntimeChoice::Process;
         let (stop, stopped) = oneshot::channel::<()>();
         let (shut_down, told) = oneshot::channel::<()>();
         let leave = async {

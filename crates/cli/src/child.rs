@@ -28,9 +28,6 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// How containers are run unless a flag says otherwise.
-pub(crate) const RUNTIME_DEFAULT: &str = "auto";
-
 /// How containers are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Runtime {
@@ -51,6 +48,17 @@ impl Runtime {
     /// The flag by which an agent is told.
     pub(crate) fn agent_argument(self) -> String {
         format!("--runtime={}", self.name())
+    }
+}
+
+/// What a flag would have to say for what an agent does by itself.
+impl Default for Runtime {
+    fn default() -> Self {
+        match agent::RuntimeChoice::default() {
+            agent::RuntimeChoice::Auto => Self::Auto,
+            agent::RuntimeChoice::Sandbox => Self::Sandbox,
+            agent::RuntimeChoice::Process => Self::Process,
+        }
     }
 }
 
@@ -241,7 +249,7 @@ pub(crate) struct Agent {
     #[arg(long, value_name = "FILE")]
     routes: Option<PathBuf>,
     /// How containers are run: in sandboxes, as plain processes, or as the machine allows.
-    #[arg(long, value_enum, default_value = RUNTIME_DEFAULT)]
+    #[arg(long, value_enum, default_value_t)]
     runtime: Runtime,
     /// A label of the node.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
