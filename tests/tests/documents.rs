@@ -12,6 +12,10 @@ use std::path::{Path, PathBuf};
 /// The documents that say which test shows what.
 const CITING: [&str; 3] = ["docs/semantics.md", "docs/simulation.md", "docs/checkers.md"];
 
+/// How many cases part A has, and how many invariants part D: the numbers that tests and comments cite.
+const CASES: u32 = 197;
+const INVARIANTS: u32 = 56;
+
 /// A name alone with fewer is a word of the code.
 const BARE_NAME_UNDERSCORES_MIN: usize = 2;
 
@@ -192,33 +196,83 @@ fn every_file_of_code_that_a_document_names_is_there() {
     assert!(missing.is_empty(), "\n{missing}");
 }
 
-/// The numbers that a text cites, ranges (`D11 to D13`) with all that is between.
-fn invariants_in(text: &str) -> Vec<u32> {
+/// The cells of a row of a table, if a line is one.
+fn cells(line: &str) -> Option<Vec<&str>> {
+    let row = line.strip_prefix('|')?.strip_suffix('|')?;
+    Some(row.split('|').map(str::trim).collect())
+}
+
+#[test]
+fn every_mistake_that_the_simulator_found_is_shown_again() {
+    let corpus = read(&root().join("crates/sim/corpus/seeds.txt"));
+    let is_kept = |seed: &str| corpus.lines().any(|line| line.split_whitespace().next() == Some(seed));
+    let text = read(&root().join("docs/simulation.md"));
+    let (_, found) = text.split_once("| bug | found by | mended | shown again by |").expect("there is a table of them");
+    let rows: Vec<_> = found.lines().skip(2).map_while(cells).collect();
+    assert!(!rows.is_empty());
+    for row in rows {
+        let [bug, _, _, shown] = row.as_slice() else { panic!("{row:?}") };
+        let is_test = quoted(shown).any(|text| Citation::parse(text).is_some());
+        let is_seed = shown.strip_prefix("seed ").is_some_and(is_kept);
+        assert!(is_test || is_seed, "docs/simulation.md: {shown:?} is neither a test nor a seed of the corpus: {bug}");
+    }
+}
+
+#[test]
+fn every_checker_is_in_its_file() {
+    let text = read(&root().join("docs/checkers.md"));
+    let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| `")).filter_map(cells).collect();
+    assert!(!rows.is_empty());
+    for row in rows {
+        let [name, _, _, file, _] = row.as_slice() else { panic!("{row:?}") };
+        let code = read(&root().join("crates/sim/src/checker").join(file.trim_matches('`')));
+        let word = format!("\"{}\"", name.trim_matches('`'));
+        assert!(code.contains(&word), "docs/checkers.md: {file} has no checker {name}");
+    }
+}
+
+/// The numbers in a text, each after this word or after the one before it; ranges (`D11 to D13`, `A4-36 to 41`) with all
+/// that is between.
+fn numbers(text: &str, word: &str) -> Vec<u32> {
     let mut found: Vec<u32> = Vec::new();
     let mut is_range = false;
-    for word in text.split([' ', ',', ';', '.', ':', '(', ')', '|', '/', '"']) {
-        match word.strip_prefix('D').and_then(|number| number.parse().ok()) {
+    for part in text.split([' ', ',', ';', '.', ':', '(', ')', '|', '/', '"', '-']).filter(|part| !part.is_empty()) {
+        match part.strip_prefix(word).and_then(|number| number.parse().ok()) {
             Some(number) => {
                 let first = found.last().map_or(number, |last| if is_range { last + 1 } else { number });
                 found.extend(first..=number);
                 is_range = false;
             }
-            None => is_range = word == "to" || (is_range && word.is_empty()),
+            None => is_range = part == "to",
         }
     }
     found
 }
 
 #[test]
+fn every_row_is_there_once() {
+    let text = read(&root().join("docs/semantics.md"));
+    let firsts: Vec<_> = text.lines().filter_map(cells).map(|cells| cells[0]).collect();
+    let is_of_part_a = |cell: &&str| cell.starts_with('A') && cell.contains('-');
+    let mut cases: Vec<u32> = firsts.iter().copied().filter(is_of_part_a).flat_map(|cell| numbers(cell, "")).collect();
+    cases.sort_unstable();
+    assert_eq!(cases, (1..=CASES).collect::<Vec<_>>());
+    let is_of_part_d = |cell: &&str| cell.starts_with('D');
+    let mut promises: Vec<u32> =
+        firsts.iter().copied().filter(is_of_part_d).flat_map(|cell| numbers(cell, "D")).collect();
+    promises.sort_unstable();
+    assert_eq!(promises, (1..=INVARIANTS).collect::<Vec<_>>());
+}
+
+#[test]
 fn every_invariant_that_the_property_test_is_said_to_check_is_checked() {
-    let checked = invariants_in(&read(&root().join("crates/domain/tests/invariants.rs")));
+    let checked = numbers(&read(&root().join("crates/domain/tests/invariants.rs")), "D");
     let text = read(&root().join("docs/semantics.md"));
     let mut missing = String::new();
     for after in text.split("`invariants").skip(1) {
         // What is said of it ends where something else is cited.
         let said = after.split_once('`').map_or("", |(_, said)| said.split(['`', '\n']).next().unwrap_or_default());
-        let said = if after.starts_with("::") { after.split(", that a").next().unwrap_or_default() } else { said };
-        for number in invariants_in(said).into_iter().filter(|number| !checked.contains(number)) {
+        for number in numbers(said, "D").into_iter().filter(|number| !checked.contains(number)) {
             writeln!(missing, "D{number} is not spoken of in crates/domain/tests/invariants.rs")
                 .expect("text takes text");
         }
@@ -259,5 +313,6 @@ fn citations_say_where_and_may_be_cut() {
         assert_eq!(Citation::parse(text), None, "`{text}`");
     }
     assert_eq!(tests_of("crates/domain/tests/set.rs", "fn a_helper_of_tests() {"), []);
-    assert_eq!(invariants_in("D1 to D3, D5 (D7)"), [1, 2, 3, 5, 7]);
+    assert_eq!(numbers("D1 to D3, D5 (D7)", "D"), [1, 2, 3, 5, 7]);
+    assert_eq!(numbers("A4-36 to 38, 41", ""), [36, 37, 38, 41]);
 }

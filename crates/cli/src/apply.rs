@@ -79,10 +79,14 @@ pub(crate) fn read_files<P: AsRef<Path>>(files: &[P], namespace: Option<&str>) -
     Ok(given)
 }
 
-/// Reads what is built in.
-pub(crate) fn read_built_in(name: &str, text: &str) -> Vec<Given> {
-    let documents = manifest::parse(name, text).expect("invariant: what is built in is well-formed");
-    documents.into_iter().map(|document| Given { file: name.to_owned(), document }).collect()
+/// The storage classes that clusters on one machine begin with.
+pub(crate) const STORAGE_CLASSES: &str = include_str!("../../../cluster-config/storage-classes.yaml");
+
+/// Reads the built-in storage classes, or what somebody has made of them.
+pub(crate) fn read_classes(text: &str) -> Vec<Given> {
+    let file = "storage-classes.yaml";
+    let documents = manifest::parse(file, text).expect("invariant: what is built in is well-formed");
+    documents.into_iter().map(|document| Given { file: file.to_owned(), document }).collect()
 }
 
 fn read_text(file: &Path) -> Result<(String, String), CliError> {

@@ -507,12 +507,20 @@ pub(crate) struct Logs {
     pub(crate) timestamps: bool,
 }
 
+/// A container that somebody wants to have to do with.
 #[derive(Debug, Args)]
-pub(crate) struct Exec {
+pub(crate) struct Whose {
     /// POD or pod/POD; of sts/NAME or svc/NAME, the first pod that is ready.
     pub(crate) pod: String,
+    /// Which container; the first if not given.
     #[arg(short, long, default_value = "", hide_default_value = true)]
     pub(crate) container: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    #[command(flatten)]
+    pub(crate) whose: Whose,
     /// Pass standard input on.
     #[arg(short = 'i', long)]
     pub(crate) stdin: bool,
@@ -526,11 +534,8 @@ pub(crate) struct Exec {
 
 #[derive(Debug, Args)]
 pub(crate) struct Attach {
-    /// POD or pod/POD; of sts/NAME or svc/NAME, the first pod that is ready.
-    pub(crate) pod: String,
-    /// Which container; the first if not given.
-    #[arg(short, long, default_value = "", hide_default_value = true)]
-    pub(crate) container: String,
+    #[command(flatten)]
+    pub(crate) whose: Whose,
     /// Type for it; its template must say `stdin: true`.
     #[arg(short = 'i', long)]
     pub(crate) stdin: bool,

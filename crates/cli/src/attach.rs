@@ -18,17 +18,17 @@ use crate::terminal::{self, REQUESTS_MAX, RawMode};
 /// Attaches until the container has ended, or this program is told to end. The exit code that is the answer is 0 then, or
 /// 128 and the signal's number: how the container has ended is nothing that is passed on, as in Kubernetes.
 pub(crate) async fn attach(session: &Session, args: &Attach, namespace: &str) -> Result<u8, CliError> {
-    let pod = pick::one_pod(session, namespace, &Named::parse(&args.pod)?).await?;
+    let pod = pick::one_pod(session, namespace, &Named::parse(&args.whose.pod)?).await?;
     let name = pod.metadata.unwrap_or_default().name;
     let spec = pod.spec.unwrap_or_default();
     // The first of those that the pod is there for, where none is named; init containers only by their names.
     let mut containers = spec.containers.into_iter().chain(spec.init_containers);
-    let container = match args.container.as_str() {
+    let container = match args.whose.container.as_str() {
         "" => containers.next(),
         wanted => containers.find(|container| container.name == wanted),
     };
     let container =
-        container.ok_or_else(|| CliError::refused(format!("pod {name} has no container {}", args.container)))?;
+        container.ok_or_else(|| CliError::refused(format!("pod {name} has no container {}", args.whose.container)))?;
     if args.stdin && !container.stdin {
         print::note(format!("container {} reads nothing: its template does not say `stdin: true`", container.name));
     }

@@ -24,13 +24,13 @@ pub(crate) async fn exec(session: &Session, args: &Exec, namespace: &str) -> Res
     }
     let has_terminal = args.tty && (is_terminal || !args.stdin);
     // Finds a server that answers, too, without having begun anything.
-    let name = pick::one_pod_name(session, namespace, &args.pod).await?;
+    let name = pick::one_pod_name(session, namespace, &args.whose.pod).await?;
 
     let (requests, stream) = mpsc::channel(REQUESTS_MAX);
     let start = v1::ExecStart {
         namespace: namespace.to_owned(),
         name,
-        container: args.container.clone(),
+        container: args.whose.container.clone(),
         command: args.command.clone(),
         stdin: args.stdin,
         tty: has_terminal,

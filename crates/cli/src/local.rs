@@ -6,7 +6,7 @@ use api::manifest::{self, Object};
 use api::v1;
 use domain::driver::{DRIVER_DIR, DRIVER_LOOP};
 
-use crate::apply::{Given, apply_all, read_built_in, read_files, wait_ready};
+use crate::apply::{Given, STORAGE_CLASSES, apply_all, read_classes, read_files, wait_ready};
 use crate::args::{Down, Fault, Launcher, Links, Output, Up, Way};
 use crate::cluster::{
     self, Answer, ClusterFile, Control, Direction, ProcessName, Request, Running, Stopped, UpOptions,
@@ -18,7 +18,6 @@ use crate::listing;
 use crate::print::{self, Table};
 use crate::resource::Resource;
 
-const STORAGE_CLASSES: &str = include_str!("../../../cluster-config/storage-classes.yaml");
 /// The class that stands for a real driver's, as `storage-classes.yaml` names it.
 const REAL_CLASS: &str = "name: csi-fs-sc";
 /// How nodes name the runtime that gives each container a view of its own.
@@ -133,7 +132,7 @@ async fn set_up(session: &Session, given: &[Given]) -> Result<(), CliError> {
     describe_nodes(session).await?.iter().for_each(print::note);
     let options = ApplyOptions::default();
     let mut missing = Vec::new();
-    for class in read_built_in("storage-classes.yaml", &storage_classes(session).await?) {
+    for class in read_classes(&storage_classes(session).await?) {
         // A class that somebody changed stays as it is.
         if fetch::find(session, Resource::Class, "", class.object().name()).await?.is_none() {
             missing.push(class);

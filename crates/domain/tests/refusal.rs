@@ -33,7 +33,7 @@ fn is_still_held(story: &Story, uid: Uid, node: &str) {
 #[test]
 fn nothing_but_an_exit_moves_a_held_pod() {
     type Stimulus = fn(&mut Story);
-    let stimuli: [(&str, Stimulus); 7] = [
+    let stimuli: [(&str, Stimulus); 10] = [
         ("scale out and in", |s| {
             s.scale("web", 4);
             s.settle();
@@ -45,7 +45,17 @@ fn nothing_but_an_exit_moves_a_held_pod() {
             s.settle();
             s.apply("web", set(3));
         }),
+        ("a scale to one that ends whoever is not ready", |s| {
+            s.ask(Command::ScaleSet { set: key("web"), replicas: 1, current: None, force_unready: true });
+        }),
+        ("a rollback", |s| {
+            s.apply("web", domain::spec::SetSpec { template: template("b"), ..set(3) });
+            s.ask(Command::UndoRollout { set: key("web"), to: None });
+        }),
         ("a graceful delete", |s| s.delete_pod("web-1")),
+        ("an eviction", |s| {
+            s.submit(Command::EvictPod { pod: key("web-1"), grace_ms: None, uid: None }).expect_err("it is held");
+        }),
         ("its claim deleted", |s| {
             s.ask(Command::DeleteClaim { claim: key("www-web-1") });
         }),

@@ -3,25 +3,13 @@
 use crate::console::Console;
 use crate::harness::{Cluster, Follower};
 use crate::sandbox::sandboxes;
+use crate::sets::set;
 use rustix::process::Signal;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
 
 /// One container that only writes, one that reads lines, one that reads until its input ends, and one at a terminal.
-const TALKERS: &str = "apiVersion: apps/v1
-kind: StatefulSet
-metadata:
-  name: talk
-spec:
-  serviceName: talk
-  replicas: 1
-  selector:
-    matchLabels: {app: talk}
-  template:
-    metadata:
-      labels: {app: talk}
-    spec:
-      terminationGracePeriodSeconds: 1
+const TALKERS: &str = "      terminationGracePeriodSeconds: 1
       containers:
       - name: writer
         image: busybox
@@ -56,7 +44,7 @@ fn containers_in_sandboxes_are_attached_to() {
 }
 
 fn attached(cluster: &Cluster) {
-    cluster.apply(&cluster.file("talk.yaml", TALKERS));
+    cluster.apply(&cluster.file("talk.yaml", &set("talk", 1, TALKERS)));
     cluster.wait_ready(&["talk-0"]);
     for (number, address) in cluster.addresses().iter().enumerate() {
         let attach = |container: &'static str| ["--cluster", address.as_str(), "attach", "talk-0", "-c", container];

@@ -2,6 +2,7 @@
 
 use crate::harness::Cluster;
 use crate::sandbox::sandboxes;
+use crate::sets::set;
 use serde_json::Value;
 
 const SETTINGS: &str = "apiVersion: v1
@@ -18,19 +19,7 @@ stringData: {password: hush-hush}
 ";
 
 /// Says what it was given, again and again.
-const READER: &str = "apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: reader}
-spec:
-  serviceName: reader
-  replicas: 1
-  selector:
-    matchLabels: {app: reader}
-  template:
-    metadata:
-      labels: {app: reader}
-    spec:
-      terminationGracePeriodSeconds: 1
+const READER: &str = "      terminationGracePeriodSeconds: 1
       containers:
       - name: main
         image: busybox
@@ -85,7 +74,7 @@ fn has_said(cluster: &Cluster, line: &str) -> bool {
 
 #[track_caller]
 fn a_pod_gets_what_it_refers_to(cluster: &Cluster) {
-    cluster.apply(&cluster.file("reader.yaml", READER));
+    cluster.apply(&cluster.file("reader.yaml", &set("reader", 1, READER)));
     cluster.wait("the pod says what it lacks", || reason(cluster) == Some("CreateContainerConfigError".into()));
     let message = cluster.field("pod", "reader-0", "/status/message").expect("it says more");
     assert!(message.as_str().is_some_and(|text| text.contains("\"settings\" not found")), "{message}");

@@ -4,36 +4,21 @@
 
 use crate::harness::Cluster;
 use crate::sandbox::sandboxes;
+use crate::sets::set;
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
 /// A set of one pod with this pod spec, whose lines are indented by six.
-fn set(name: &str, pod_spec: &str) -> String {
-    format!(
-        "apiVersion: apps/v1
-kind: StatefulSet
-metadata:
-  name: {name}
-spec:
-  serviceName: {name}
-  replicas: 1
-  selector:
-    matchLabels: {{app: {name}}}
-  template:
-    metadata:
-      labels: {{app: {name}, tier: back}}
-      annotations: {{note: of the pod}}
-    spec:
-      terminationGracePeriodSeconds: 1
-{pod_spec}
-"
-    )
+fn one(name: &str, pod_spec: &str) -> String {
+    let marks = format!("metadata: {{labels: {{app: {name}, tier: back}}, annotations: {{note: of the pod}}}}");
+    let pod_spec = format!("      terminationGracePeriodSeconds: 1\n{pod_spec}\n");
+    set(name, 1, &pod_spec).replace(&format!("metadata: {{labels: {{app: {name}}}}}"), &marks)
 }
 
 fn cluster_with(name: &str, pod_spec: &str) -> Cluster {
     let cluster = Cluster::up();
-    let file = cluster.file("set.yaml", &set(name, pod_spec));
+    let file = cluster.file("set.yaml", &one(name, pod_spec));
     cluster.apply(&file);
     cluster
 }
@@ -70,7 +55,7 @@ fn has(said: &str, line: &str) {
 
 /// What a container says of its surroundings, wherever it runs, and on which node that is.
 fn what_a_container_knows(cluster: &Cluster) -> (String, String) {
-    let file = set(
+    let file = one(
         "envs",
         "      containers:
       - name: main
@@ -220,7 +205,7 @@ fn an_unknown_image_is_told_and_can_be_corrected() {
     let logs = cluster.run(&["logs", "tool-0"]);
     assert!(logs.code == Some(1) && logs.stderr.contains("has not started: ImageNotFound"), "{logs:#?}");
     // The broken pod is replaced without anybody's help.
-    let file = cluster.file("set.yaml", &set("tool", &spec("pause:3.9")));
+    let file = cluster.file("set.yaml", &one("tool", &spec("pause:3.9")));
     cluster.apply(&file);
     cluster.wait_ready(&["tool-0"]);
 }

@@ -2,21 +2,10 @@
 
 use crate::harness::{Cluster, Follower};
 use crate::sandbox::sandboxes;
+use crate::sets::set;
 
 /// Every turn leaves a line in the scratch volume, which the sidecar keeps saying.
-const TURNS: &str = "apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: turns}
-spec:
-  serviceName: turns
-  replicas: 1
-  selector:
-    matchLabels: {app: turns}
-  template:
-    metadata:
-      labels: {app: turns}
-    spec:
-      terminationGracePeriodSeconds: 20
+const TURNS: &str = "      terminationGracePeriodSeconds: 20
       initContainers:
       - name: twice
         image: busybox
@@ -49,7 +38,7 @@ spec:
 
 #[track_caller]
 fn a_pod_takes_its_turns(cluster: &Cluster) {
-    cluster.apply(&cluster.file("turns.yaml", TURNS));
+    cluster.apply(&cluster.file("turns.yaml", &set("turns", 1, TURNS)));
     cluster.wait_ready(&["turns-0"]);
     let listed = cluster.ok(&["get", "pod", "turns-0"]);
     assert!(listed.contains("2/2") && listed.contains("Running"), "a sidecar counts: {listed}");
@@ -100,7 +89,7 @@ fn sandboxes_take_their_turns() {
 #[test]
 fn an_init_container_that_fails_holds_up_the_others() {
     let cluster = Cluster::up();
-    let never = TURNS.replace("= 2", "= 0");
+    let never = set("turns", 1, TURNS).replace("= 2", "= 0");
     cluster.apply(&cluster.file("turns.yaml", &never));
     cluster.wait("it is said", || cluster.run(&["get", "pod", "turns-0"]).stdout.contains("Init:CrashLoopBackOff"));
     assert_eq!(cluster.field("pod", "turns-0", "/status/phase"), Some("Pending".into()));

@@ -1,22 +1,10 @@
 //! What containers write, read through every server; and what is said when it cannot be read.
 
 use crate::harness::{Cluster, Follower};
+use crate::sets::set;
 
 /// Says hello, counts for ever, and says goodbye.
-const TALKER: &str = "apiVersion: apps/v1
-kind: StatefulSet
-metadata:
-  name: talker
-spec:
-  serviceName: talker
-  replicas: 1
-  selector:
-    matchLabels: {app: talker}
-  template:
-    metadata:
-      labels: {app: talker}
-    spec:
-      terminationGracePeriodSeconds: 5
+const TALKER: &str = "      terminationGracePeriodSeconds: 5
       containers:
       - name: main
         image: busybox
@@ -31,7 +19,7 @@ spec:
 
 fn talker() -> Cluster {
     let cluster = Cluster::up();
-    let file = cluster.file("talker.yaml", TALKER);
+    let file = cluster.file("talker.yaml", &set("talker", 1, TALKER));
     cluster.apply(&file);
     cluster.wait_ready(&["talker-0"]);
     cluster
@@ -119,20 +107,7 @@ fn logs_of_a_node_that_is_cut_off_say_so_and_come_back() {
 }
 
 /// Two pods of two containers; the first ends when it is told to, and is started again.
-const RUNNERS: &str = "apiVersion: apps/v1
-kind: StatefulSet
-metadata:
-  name: runner
-spec:
-  serviceName: runner
-  replicas: 2
-  selector:
-    matchLabels: {app: runner}
-  template:
-    metadata:
-      labels: {app: runner}
-    spec:
-      terminationGracePeriodSeconds: 1
+const RUNNERS: &str = "      terminationGracePeriodSeconds: 1
       containers:
       - name: main
         image: busybox
@@ -145,7 +120,7 @@ spec:
 #[test]
 fn logs_are_followed_from_run_to_run_and_of_many_containers_at_once() {
     let cluster = Cluster::up();
-    cluster.apply(&cluster.file("runner.yaml", RUNNERS));
+    cluster.apply(&cluster.file("runner.yaml", &set("runner", 2, RUNNERS)));
     cluster.wait_ready(&["runner-0", "runner-1"]);
     let one = Follower::start(&cluster, &["logs", "-f", "sts/runner"]);
     one.expect("run of runner-0");

@@ -10,22 +10,10 @@ use serde_json::Value;
 
 use crate::harness::Cluster;
 use crate::procs;
+use crate::sets::set;
 
 /// One pod with a volume at a path that the host does not have, which says what it sees.
-const WEB: &str = "apiVersion: apps/v1
-kind: StatefulSet
-metadata:
-  name: web
-spec:
-  serviceName: web
-  replicas: 2
-  selector:
-    matchLabels: {app: web}
-  template:
-    metadata:
-      labels: {app: web}
-    spec:
-      terminationGracePeriodSeconds: 30
+const WEB: &str = "      terminationGracePeriodSeconds: 30
       containers:
       - name: main
         image: busybox
@@ -113,7 +101,7 @@ fn the_same_holds_for_a_user_without_privileges() {
 }
 
 fn whatever_happens(cluster: &Cluster) {
-    let file = cluster.file("web.yaml", WEB);
+    let file = cluster.file("web.yaml", &set("web", 2, WEB));
     cluster.apply(&file);
     cluster.wait_ready(&["web-0", "web-1"]);
     let first = seen(cluster);
@@ -147,7 +135,7 @@ fn whatever_happens(cluster: &Cluster) {
 #[test]
 fn pods_outlive_their_agent_and_end_with_their_cluster_even_when_it_was_killed() {
     let Some(cluster) = sandboxes() else { return };
-    cluster.apply(&cluster.file("web.yaml", WEB));
+    cluster.apply(&cluster.file("web.yaml", &set("web", 2, WEB)));
     cluster.wait_ready(&["web-0", "web-1"]);
     let (node, main) = (cluster.node_of("web-0"), main_process(&cluster, "web-0"));
     cluster.ok(&["fault", "kill", &node]);

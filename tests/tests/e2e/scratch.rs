@@ -8,21 +8,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::Cluster;
 use crate::sandbox::sandboxes;
+use crate::sets::set;
 
 /// A pod that runs a script, in which `$at` is the directory.
-fn set(empty_dir: &str, script: &str) -> String {
-    format!(
-        "apiVersion: apps/v1
-kind: StatefulSet
-metadata: {{name: scribe}}
-spec:
-  serviceName: scribe
-  replicas: 1
-  selector: {{matchLabels: {{app: scribe}}}}
-  template:
-    metadata: {{labels: {{app: scribe}}}}
-    spec:
-      terminationGracePeriodSeconds: 1
+fn scribe(empty_dir: &str, script: &str) -> String {
+    let pod = format!(
+        "      terminationGracePeriodSeconds: 1
       containers:
       - name: main
         image: busybox
@@ -38,7 +29,8 @@ spec:
       - name: scratch
         emptyDir: {empty_dir}
 "
-    )
+    );
+    set("scribe", 1, &pod)
 }
 
 fn has_said(cluster: &Cluster, line: &str) -> bool {
@@ -55,7 +47,7 @@ fn mounts(cluster: &Cluster) -> Vec<String> {
 #[test]
 fn a_pod_that_fills_its_directory_beyond_the_limit_is_evicted_and_made_anew() {
     let cluster = Cluster::up();
-    let manifest = set("{sizeLimit: 1Mi}", "dd if=/dev/zero of=$at/big bs=64k count=32");
+    let manifest = scribe("{sizeLimit: 1Mi}", "dd if=/dev/zero of=$at/big bs=64k count=32");
     cluster.apply(&cluster.file("scribe.yaml", &manifest));
     cluster.wait_ready(&["scribe-0"]);
     let uid = cluster.uid("scribe-0");
@@ -79,7 +71,7 @@ fn what_is_to_be_in_memory_is_and_nothing_is_left_of_it() {
           rm $at/big
           echo boot >> $at/boots
           echo boots $(grep -c boot $at/boots)";
-    cluster.apply(&cluster.file("scribe.yaml", &set("{medium: Memory, sizeLimit: 1Mi}", script)));
+    cluster.apply(&cluster.file("scribe.yaml", &scribe("{medium: Memory, sizeLimit: 1Mi}", script)));
     for line in ["kept in tmpfs", "full", "boots 1"] {
         cluster.wait(line, || has_said(&cluster, line));
     }

@@ -7,21 +7,12 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use crate::harness::Cluster;
 use crate::sandbox::sandboxes;
+use crate::sets::set;
 
 /// A pod of somebody else, whose one container is restricted as far as this runtime can, and a pod that may not run.
 fn sets(own: &str, refused: &str) -> String {
-    format!(
-        "apiVersion: apps/v1
-kind: StatefulSet
-metadata: {{name: careful}}
-spec:
-  serviceName: careful
-  replicas: 1
-  selector: {{matchLabels: {{app: careful}}}}
-  template:
-    metadata: {{labels: {{app: careful}}}}
-    spec:
-      terminationGracePeriodSeconds: 1
+    let careful = format!(
+        "      terminationGracePeriodSeconds: 1
       securityContext: {{runAsUser: 1000, runAsGroup: 1001, supplementalGroups: [1002], fsGroup: 1003}}
       containers:
       - name: main
@@ -52,24 +43,17 @@ spec:
     spec:
       accessModes: [ReadWriteOnce]
       resources: {{requests: {{storage: 16Mi}}}}
----
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {{name: refused}}
-spec:
-  serviceName: refused
-  replicas: 1
-  selector: {{matchLabels: {{app: refused}}}}
-  template:
-    metadata: {{labels: {{app: refused}}}}
-    spec:
-      containers:
+"
+    );
+    let refused = format!(
+        "      containers:
       - name: main
         image: busybox
         command: [sleep, '100000']
         securityContext: {{{refused}: true}}
 "
-    )
+    );
+    format!("{}---\n{}", set("careful", 1, &careful), set("refused", 1, &refused))
 }
 
 fn pods_are_who_they_say(cluster: &Cluster, own: &str, refused: &str) {

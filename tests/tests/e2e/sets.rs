@@ -1,22 +1,29 @@
 //! The sets that tests apply.
 
-/// A set of pods that write to their volumes, each line with the writer's uid.
-pub(crate) fn writers(replicas: u32) -> String {
+/// A set whose pods have this spec, whose lines are indented by six; claim templates may follow it.
+pub(crate) fn set(name: &str, replicas: u32, pod_spec: &str) -> String {
     format!(
         "apiVersion: apps/v1
 kind: StatefulSet
-metadata:
-  name: web
+metadata: {{name: {name}}}
 spec:
-  serviceName: web
+  serviceName: {name}
   replicas: {replicas}
-  selector:
-    matchLabels: {{app: web}}
+  selector: {{matchLabels: {{app: {name}}}}}
   template:
-    metadata:
-      labels: {{app: web}}
+    metadata: {{labels: {{app: {name}}}}}
     spec:
-      terminationGracePeriodSeconds: 2
+{pod_spec}"
+    )
+}
+
+/// A set of pods that write to their volumes, each line with the writer's uid.
+pub(crate) fn writers(replicas: u32) -> String {
+    set("web", replicas, WRITER)
+}
+
+/// Of a pod, and of its claims.
+const WRITER: &str = "      terminationGracePeriodSeconds: 2
       containers:
       - name: writer
         image: busybox
@@ -35,9 +42,7 @@ spec:
       resources:
         requests:
           storage: 16Mi
-"
-    )
-}
+";
 
 /// Manifests as people bring them, mistakes included.
 pub(crate) mod brought {

@@ -10,14 +10,13 @@ use api::v1;
 use super::Common;
 use super::machine::Usage;
 use super::report::{Cell, Rows};
-use crate::apply::{apply_all, read_built_in};
+use crate::apply::{STORAGE_CLASSES, apply_all, read_classes};
 use crate::child::Runtime;
 use crate::cluster::{self, Answer, Control, ProcessName, ProcessState, Request, UpOptions};
 use crate::connect::{Address, Session};
 use crate::error::CliError;
 use crate::fetch::{self, ApplyOptions};
 
-const STORAGE_CLASSES: &str = include_str!("../../../../cluster-config/storage-classes.yaml");
 /// How long the processes may take to be of use.
 const READY_MS_MAX: u64 = 60_000;
 /// How long nothing may happen before a measurement is given up.
@@ -71,7 +70,7 @@ impl Local {
         let started_in = began_at.elapsed();
         let session = Address::Dir(data_dir.clone()).connect();
         let local = Self { data_dir, session, started_in, is_over: false };
-        let classes = read_built_in("storage-classes.yaml", STORAGE_CLASSES);
+        let classes = read_classes(STORAGE_CLASSES);
         apply_all(&local.session, &classes, &ApplyOptions::default(), false).await?;
         Ok(local)
     }

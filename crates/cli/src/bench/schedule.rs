@@ -12,11 +12,10 @@ use super::cluster::Cluster;
 use super::load::Latencies;
 use super::machine::Machine;
 use super::report::{Cell, Report, Rows};
-use crate::apply::{apply_all, read_built_in};
+use crate::apply::{STORAGE_CLASSES, apply_all, read_classes};
 use crate::error::CliError;
 use crate::fetch::{self, ApplyOptions};
 
-const STORAGE_CLASSES: &str = include_str!("../../../../cluster-config/storage-classes.yaml");
 /// How long nothing may happen before the measurement is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
@@ -74,7 +73,7 @@ pub(super) async fn run(args: &Schedule, given: Option<&str>) -> Result<Report, 
 pub(super) async fn fill(cluster: &Cluster, wish: &Wish) -> Result<(Duration, Seen), CliError> {
     let session = cluster.session();
     let options = ApplyOptions::default();
-    apply_all(session, &read_built_in("storage-classes.yaml", STORAGE_CLASSES), &options, false).await?;
+    apply_all(session, &read_classes(STORAGE_CLASSES), &options, false).await?;
     let sets: String = (0..wish.sets).map(|number| set(wish, number)).collect();
     let parsed = manifest::parse("bench.yaml", &sets);
     let documents = parsed.map_err(|errors| CliError::refused(format!("the measured set is wrong: {errors:?}")))?;
