@@ -9,15 +9,7 @@ use domain::spec::{ClassSpec, Labels, NamedClaim, SetSpec, Template};
 use domain::{Command, Event, Outcome, Rejection, touch_nodes};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use story::{Story, key, labels, node_name, set, template};
-
-fn running(spec: SetSpec) -> Story {
-    let mut story = Story::with_nodes(3);
-    story.apply("web", spec);
-    story.settle();
-    story.log.clear();
-    story
-}
+use story::{Story, key, labels, node_name, running, set, template};
 
 #[test]
 fn a_pod_belongs_to_the_set_that_made_it_however_its_name_may_be_read() {

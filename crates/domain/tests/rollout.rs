@@ -6,15 +6,7 @@ use domain::driver::DRIVER_DIR;
 use domain::id::{Ordinal, Uid};
 use domain::spec::{Amount, ClaimRetention, ClassSpec, Labels, PodManagement, Retention, SetSpec, UpdateStrategy};
 use domain::{Command, Event, LABEL_POD_INDEX, LABEL_REVISION, Rejection};
-use story::{Story, key, labels, set, template};
-
-fn running(spec: SetSpec) -> Story {
-    let mut story = Story::with_nodes(3);
-    story.apply("web", spec);
-    story.settle();
-    story.log.clear();
-    story
-}
+use story::{Story, key, labels, running, set, template};
 
 fn with_template(image: &str, replicas: u32) -> SetSpec {
     SetSpec { template: template(image), ..set(replicas) }

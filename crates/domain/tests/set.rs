@@ -10,11 +10,7 @@ use domain::{Command, Event};
 use story::{Story, key, set, template};
 
 fn running(replicas: u32) -> Story {
-    let mut story = Story::with_nodes(3);
-    story.apply("web", set(replicas));
-    story.settle();
-    story.log.clear();
-    story
+    story::running(set(replicas))
 }
 
 #[test]

@@ -6,15 +6,7 @@ mod story;
 use domain::id::{Ordinal, Uid};
 use domain::spec::{Amount, ClaimRetention, PodManagement, Retention, SetSpec, UpdateStrategy};
 use domain::{Command, Event};
-use story::{Story, key, set, template};
-
-fn running(spec: SetSpec) -> Story {
-    let mut story = Story::with_nodes(3);
-    story.apply("web", spec);
-    story.settle();
-    story.log.clear();
-    story
-}
+use story::{Story, key, running, set, template};
 
 fn rolling(partition: u32, max_unavailable: u32) -> UpdateStrategy {
     let max_unavailable = Amount::Count(max_unavailable);

@@ -60,6 +60,15 @@ pub fn set(replicas: u32) -> SetSpec {
     }
 }
 
+/// Three nodes on which `web` is as it should be, and nothing in the log yet.
+pub fn running(spec: SetSpec) -> Story {
+    let mut story = Story::with_nodes(3);
+    story.apply("web", spec);
+    story.settle();
+    story.log.clear();
+    story
+}
+
 impl Story {
     /// A cluster with a default class and `n1` to `n<count>`.
     pub fn with_nodes(count: u32) -> Self {
