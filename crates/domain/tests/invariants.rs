@@ -6,7 +6,7 @@ mod story;
 use domain::agent::Assignment;
 use domain::event::{Batch, RemovalCause};
 use domain::id::{Fence, Key, Name, NodeName, Ordinal, Uid, VolumeName};
-use domain::object::{Pod, Set, VolumePhase};
+use domain::object::{Phase, Pod, Set, VolumePhase};
 use domain::spec::{Amount, ClaimRetention, Labels, PodManagement, Retention, SetSpec, UpdateStrategy};
 use domain::{Command, Draft, Event, Outcome, Reason, Request, State, assignment, explain, touch_nodes};
 use proptest::prelude::*;
@@ -30,6 +30,7 @@ enum Step {
     Keep { set: usize, ordinal: u32, is_kept: bool },
     KeepClaim { set: usize, ordinal: u32, is_kept: bool },
     Break { set: usize, ordinal: u32 },
+    Fail { set: usize, ordinal: u32 },
     Mend,
     Partition { node: usize },
     Heal { node: usize },
@@ -83,6 +84,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(set, ordinal, is_kept)| Step::Keep { set, ordinal, is_kept }),
         1 => (sets.clone(), ordinals.clone(), any::<bool>())
             .prop_map(|(set, ordinal, is_kept)| Step::KeepClaim { set, ordinal, is_kept }),
+        1 => (sets.clone(), ordinals.clone()).prop_map(|(set, ordinal)| Step::Fail { set, ordinal }),
         2 => (sets, ordinals).prop_map(|(set, ordinal)| Step::Break { set, ordinal }),
         2 => Just(Step::Mend),
         2 => nodes.clone().prop_map(|node| Step::Partition { node }),
@@ -141,6 +143,8 @@ struct World {
     running: BTreeMap<&'static str, BTreeMap<Uid, Key>>,
     cut: BTreeSet<&'static str>,
     broken: BTreeSet<Key>,
+    /// Those that are over, and do not start again.
+    failed: BTreeSet<Uid>,
     /// Identities that a person, or a new boot, said are dead.
     given_up: BTreeSet<Uid>,
     uids: BTreeSet<Uid>,
@@ -159,6 +163,7 @@ impl World {
             running: NODES.into_iter().map(|node| (node, BTreeMap::new())).collect(),
             cut: BTreeSet::new(),
             broken: BTreeSet::new(),
+            failed: BTreeSet::new(),
             given_up: BTreeSet::new(),
             uids: BTreeSet::new(),
             fences: BTreeMap::new(),
@@ -407,9 +412,10 @@ impl World {
                 if !is_gone {
                     processes.insert(pod.uid, pod.pod.clone());
                 }
+                let is_over = self.failed.contains(&pod.uid);
                 let status = domain::object::PodStatus {
-                    phase: domain::object::Phase::Running,
-                    is_ready: !self.broken.contains(&pod.pod),
+                    phase: if is_over { Phase::Failed } else { Phase::Running },
+                    is_ready: !is_over && !self.broken.contains(&pod.pod),
                     ..Default::default()
                 };
                 domain::command::PodReport { pod: pod.pod.clone(), uid: pod.uid, status, has_volumes: true, is_gone }
@@ -506,6 +512,9 @@ impl World {
             Step::Keep { set, ordinal, is_kept } => self.keep(&pod_of(set, ordinal), is_kept),
             Step::KeepClaim { set, ordinal, is_kept } => {
                 self.keep_claim(&key(&format!("www-{}-{ordinal}", SETS[set])), is_kept);
+            }
+            Step::Fail { set, ordinal } => {
+                self.failed.extend(self.draft.state().pods.get(&pod_of(set, ordinal)).map(|pod| pod.meta.uid));
             }
             Step::Break { set, ordinal } => drop(self.broken.insert(pod_of(set, ordinal))),
             Step::Mend => self.broken.clear(),
@@ -615,6 +624,13 @@ fn check_planned_deletion(state: &State, key: &Key, pod: &Pod) {
             assert_eq!(highest, Some(pod.ordinal), "D13: the highest first");
             assert!(kept().all(|kept| kept.is_some_and(|kept| serves(kept))), "D13: a kept pod is not available");
         }
+        return;
+    }
+    if matches!(pod.status.phase, Phase::Failed | Phase::Succeeded) {
+        let mut lower = record.spec.kept().take_while(|lower| *lower < pod.ordinal);
+        let is_there = |lower: Ordinal| state.pods.get(&set_key.pod(lower)).is_some_and(|pod| serves(pod));
+        let is_in_turn = record.spec.policy == PodManagement::Parallel || lower.all(is_there);
+        assert!(is_in_turn, "A3-30: {key} is replaced before a lower one is available");
         return;
     }
     let UpdateStrategy::RollingUpdate { partition, max_unavailable } = record.spec.update else {
