@@ -8,7 +8,7 @@ use crate::message::{Config, Failure, Input, Ledger, LivePod, Output};
 use crate::outbox::Outbox;
 use crate::pod::{Pod, REMOVE_RETRY_MS, Site};
 use domain::agent::{AssignedPod, Assignment, FromAgent, ToAgent, VolumeRemoval};
-use domain::id::{Fence, Incarnation, Uid, VolumeName};
+use domain::id::{BootId, Fence, Incarnation, Uid, VolumeName};
 use mutants::{Mutant, is_on};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -65,9 +65,14 @@ impl Shutdown {
     /// The pod is to end, as if its deletion had been asked for.
     fn stop(&self, pod: &mut Arc<AssignedPod>) {
         let grace_ms = self.grace_ms.min(pod.template.grace_ms);
-        let pod = Arc::make_mut(pod);
-        pod.stop_within_ms = Some(pod.stop_within_ms.map_or(grace_ms, |within_ms| within_ms.min(grace_ms)));
+        stop_within(pod, grace_ms);
     }
+}
+
+/// The pod is to end within this time, or sooner if it is to anyway.
+fn stop_within(pod: &mut Arc<AssignedPod>, grace_ms: u64) {
+    let pod = Arc::make_mut(pod);
+    pod.stop_within_ms = Some(pod.stop_within_ms.map_or(grace_ms, |within_ms| within_ms.min(grace_ms)));
 }
 
 #[derive(Clone, Debug)]
@@ -81,7 +86,10 @@ impl AgentCore {
     /// Goes on where a former agent of this node ended: with its ledger, and with what `live` says is on the node,
     /// running or not. Nothing happens before the first step.
     #[must_use]
-    pub fn recover(config: Config, mut ledger: Ledger, live: Vec<LivePod>) -> Self {
+    pub fn recover(mut config: Config, mut ledger: Ledger, live: Vec<LivePod>) -> Self {
+        if ledger.boot_id != config.registration.boot_id {
+            config.registration.former_boot.clone_from(&ledger.boot_id);
+        }
         if ledger.boot_id != config.registration.boot_id && !is_on(Mutant::FormerBootResumed) {
             // The former boot's pods are not taken up again: a new boot is the word that they are dead.
             ledger.pods.clear();
@@ -171,6 +179,7 @@ impl AgentCore {
             ToAgent::Assign(assignment) => self.on_assigned(assignment, out),
             ToAgent::Redirect { leader } => self.close(leader, "redirected".to_owned(), out),
             ToAgent::Refused { reason } => self.close(None, format!("registration refused: {reason}"), out),
+            ToAgent::KnownIn { boot_id } => self.on_known_in(now_ms, boot_id, out),
         }
     }
 
@@ -188,6 +197,19 @@ impl AgentCore {
         self.session = Session::Registered { heard_at_ms: now_ms, heartbeat_at_ms: now_ms };
     }
 
+    /// What the control plane says while this boot lasts is of a boot that began before, and has ended: it is named.
+    fn on_known_in(&mut self, now_ms: u64, boot_id: BootId, out: &mut Vec<Output>) {
+        if !matches!(self.session, Session::Registering { .. }) {
+            return;
+        }
+        if self.config.registration.former_boot == boot_id {
+            self.close(None, format!("registration refused: boot {boot_id} was named, and is asked for again"), out);
+            return;
+        }
+        self.config.registration.former_boot = boot_id;
+        self.register(now_ms, out);
+    }
+
     /// Level-triggered: the assignment is everything that should be here.
     fn on_assigned(&mut self, assignment: Assignment, out: &mut Vec<Output>) {
         let offered = (assignment.incarnation, assignment.revision);
@@ -203,6 +225,13 @@ impl AgentCore {
             assignment.pods.into_iter().map(|pod| (pod.uid, Arc::new(pod))).collect();
         if let Some(shutdown) = &self.shutdown {
             wanted.values_mut().for_each(|pod| shutdown.stop(pod));
+        }
+        // An end that has begun is not taken back. It may be one that the control plane never heard of: of a shutdown
+        // that a former agent of this boot had begun. What is said to be gone must not be started by the next one.
+        for (uid, pod) in &mut wanted {
+            if let Some(grace_ms) = self.ledger.pods.get(uid).and_then(|known| known.stop_within_ms) {
+                stop_within(pod, grace_ms);
+            }
         }
         for volume in wanted.values().flat_map(|pod| &pod.volumes) {
             let highest = self.ledger.fences.entry(volume.volume.clone()).or_insert(Fence(0));
@@ -334,11 +363,11 @@ impl AgentCore {
     }
 
     fn register(&mut self, now_ms: u64, out: &mut Vec<Output>) {
-        let mut registration = self.config.registration.clone();
-        if self.ledger.begin_boot(&registration.boot_id) {
+        let registration = self.config.registration.clone();
+        if self.ledger.boot_id != registration.boot_id {
+            self.ledger.boot_id.clone_from(&registration.boot_id);
             out.push(Output::SaveLedger(self.ledger.clone()));
         }
-        registration.ended_boots.clone_from(&self.ledger.ended_boots);
         let running: Vec<Uid> = self.pods.iter().filter(|(_, pod)| pod.is_here()).map(|(uid, _)| *uid).collect();
         self.announced = running.iter().copied().collect();
         self.session = Session::Registering { heard_at_ms: now_ms };

@@ -5,7 +5,6 @@ use domain::agent::{AssignedConfig, AssignedPod, AssignedVolume, Assignment, Fro
 use domain::config::{Blob, ConfigKind, ConfigSpec};
 use domain::event::Registration;
 use domain::id::{BootId, Fence, Incarnation, Key, Name, NodeName, Revision, Uid, VolumeName};
-use domain::object::note_ended_boot;
 use domain::spec::{Hook, Probe};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,9 +26,6 @@ pub struct Config {
 pub struct Ledger {
     /// The start of the machine that the rest was true in.
     pub boot_id: BootId,
-    /// The starts before that one, oldest first, at most [`domain::object::ENDED_BOOTS_MAX`]. The control plane need not have heard of them:
-    /// what one of them said may still be on its way.
-    pub ended_boots: Vec<BootId>,
     /// The last one that was granted.
     pub incarnation: Incarnation,
     /// The assignment's.
@@ -43,18 +39,6 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Notes the start of the machine that it is now. Returns whether it is another one than before.
-    pub(crate) fn begin_boot(&mut self, boot_id: &BootId) -> bool {
-        if self.boot_id == *boot_id {
-            return false;
-        }
-        let former = std::mem::replace(&mut self.boot_id, boot_id.clone());
-        if former != BootId::default() {
-            note_ended_boot(&mut self.ended_boots, former);
-        }
-        true
-    }
-
     /// What it holds of the assignment, as an assignment.
     #[must_use]
     pub fn assignment(&self) -> Assignment {
@@ -74,15 +58,9 @@ impl Ledger {
 
     /// The ledger that held this.
     #[must_use]
-    pub fn found(
-        boot_id: BootId,
-        ended_boots: Vec<BootId>,
-        fences: BTreeMap<VolumeName, Fence>,
-        assignment: Assignment,
-    ) -> Self {
+    pub fn found(boot_id: BootId, fences: BTreeMap<VolumeName, Fence>, assignment: Assignment) -> Self {
         Self {
             boot_id,
-            ended_boots,
             incarnation: assignment.incarnation,
             revision: assignment.revision,
             fences,

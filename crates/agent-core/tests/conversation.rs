@@ -412,11 +412,21 @@ fn a_new_boot_is_announced_only_when_nothing_of_the_former_boot_is_left() {
     assert_eq!(agent.step(Input::SessionOpened), [Output::KillPod { uid: Uid(7) }]);
     let registers = agent.cleaned(7);
     let fences = BTreeMap::from([(VolumeName::new("v0"), Fence(3))]);
-    let ended_boots = vec![BootId::new("b1")];
-    let fresh = Ledger { fences, ended_boots: ended_boots.clone(), ..ledger("b2", 5, &[]) };
-    let registration = Registration { ended_boots, ..registration("b2") };
+    let fresh = Ledger { fences, ..ledger("b2", 5, &[]) };
+    let registration = Registration { former_boot: BootId::new("b1"), ..registration("b2") };
     let registers_after = FromAgent::Register { node: NodeName::new("n1"), registration, running: Vec::new() };
     assert_eq!(registers, [Output::SaveLedger(fresh), Output::Send(registers_after)]);
+}
+
+#[test]
+fn a_boot_that_is_to_follow_another_one_names_it_and_asks_once() {
+    let mut agent = Agent::new("b3", Ledger::default(), Vec::new());
+    agent.step(Input::SessionOpened);
+    let named = Registration { former_boot: BootId::new("b1"), ..registration("b3") };
+    let again = FromAgent::Register { node: NodeName::new("n1"), registration: named, running: Vec::new() };
+    assert_eq!(agent.hear(ToAgent::KnownIn { boot_id: BootId::new("b1") }), [Output::Send(again)]);
+    let out = agent.hear(ToAgent::KnownIn { boot_id: BootId::new("b1") });
+    assert!(matches!(out.as_slice(), [Output::CloseSession { .. }]), "no endless asking: {out:?}");
 }
 
 #[test]
@@ -629,6 +639,24 @@ fn what_was_ended_for_a_shutdown_is_not_started_by_the_next_agent_of_the_same_bo
     // It was told to be gone, and the agent died before it heard that this is known.
     let mut next = Agent::new("b1", noted, Vec::new());
     assert_eq!(deeds(next.step(Input::Tick)), []);
+}
+
+#[test]
+fn an_end_that_the_control_plane_never_heard_of_is_not_taken_back() {
+    let pod = web(7, 3);
+    let mut agent = Agent::running(&pod);
+    let told = agent.step(Input::ShutDown { grace_ms: 9_000 });
+    let Some(Output::SaveLedger(noted)) = told.into_iter().next() else { panic!("it is noted first") };
+    // The agent died unheard. The next one of the same boot says that the pod is gone, and is still told to have it.
+    let mut next = Agent::new("b1", noted.clone(), vec![live(7, LiveContainerState::Exited { code: 0 })]);
+    next.register();
+    next.cleaned(7);
+    let saved = next.assign(6, std::slice::from_ref(&pod)).into_iter().find_map(|output| match output {
+        Output::SaveLedger(ledger) => Some(ledger),
+        _ => None,
+    });
+    let mut last = Agent::new("b1", saved.unwrap_or(noted), Vec::new());
+    assert_eq!(deeds(last.step(Input::Tick)), []);
 }
 
 #[test]

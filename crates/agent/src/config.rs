@@ -139,7 +139,7 @@ impl AgentConfig {
             taints: self.taints.clone(),
             info: machine::info(&self.ways().now(), self.pod_range, sandbox, volumes, features),
             leftovers: Vec::new(),
-            ended_boots: Vec::new(),
+            former_boot: BootId::default(),
             pod_range: self.pod_range,
         })
     }

@@ -27,8 +27,6 @@ pub(crate) struct LedgerFile {
 struct Header {
     version: u32,
     boot_id: String,
-    #[serde(default)]
-    ended_boots: Vec<String>,
     fences: BTreeMap<String, u64>,
 }
 
@@ -66,7 +64,6 @@ fn encode(ledger: &Ledger) -> Vec<u8> {
     let header = Header {
         version: VERSION,
         boot_id: ledger.boot_id.to_string(),
-        ended_boots: ledger.ended_boots.iter().map(BootId::to_string).collect(),
         fences: ledger.fences.iter().map(|(volume, fence)| (volume.to_string(), fence.0)).collect(),
     };
     let mut bytes = serde_json::to_vec(&header).expect("invariant: texts and numbers can be written as JSON");
@@ -84,8 +81,7 @@ fn decode(bytes: &[u8]) -> Result<Ledger, Box<dyn std::error::Error + Send + Syn
     }
     let assignment: Assignment = api::codec::decode(&bytes[end + 1..])?;
     let fences = header.fences.into_iter().map(|(volume, fence)| (VolumeName::from(volume), Fence(fence))).collect();
-    let ended_boots = header.ended_boots.into_iter().map(BootId::from).collect();
-    Ok(Ledger::found(BootId::from(header.boot_id), ended_boots, fences, assignment))
+    Ok(Ledger::found(BootId::from(header.boot_id), fences, assignment))
 }
 
 #[cfg(test)]
@@ -103,7 +99,6 @@ mod tests {
         let secret = ConfigSpec { is_immutable: true, ..ConfigSpec::default() };
         let ledger = Ledger {
             boot_id: BootId::new("b1\n"),
-            ended_boots: vec![BootId::new("b0")],
             incarnation: Incarnation(3),
             revision: Revision(40),
             fences: BTreeMap::from([(VolumeName::new("v0"), Fence(4))]),

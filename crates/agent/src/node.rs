@@ -359,5 +359,6 @@ fn log_heard(message: &ToAgent) {
         ToAgent::HeartbeatAcked { .. } | ToAgent::ReportAcked { .. } => {}
         ToAgent::Redirect { leader } => tracing::debug!(?leader, "redirected"),
         ToAgent::Refused { reason } => tracing::warn!(reason, "registration refused"),
+        ToAgent::KnownIn { boot_id } => tracing::debug!(%boot_id, "known in a boot that is to be named"),
     }
 }

@@ -548,6 +548,9 @@ impl Control {
                 self.out.push(Output::Replied { ticket, result: answer.map_err(CallError::Rejected) });
             }
             (Waiter::Register { session, node }, Ok(_)) => self.finish_registration(session, &node),
+            (Waiter::Register { session, .. }, Err(Rejection::FollowsOtherBoot { actual, .. })) => {
+                self.say(session, ToAgent::KnownIn { boot_id: actual });
+            }
             (Waiter::Register { session, .. }, Err(rejection)) => {
                 self.say(session, ToAgent::Refused { reason: rejection.to_string() });
                 self.close(session);

@@ -3,7 +3,7 @@
 use crate::command::PodReport;
 use crate::config::{ConfigKind, ConfigSpec};
 use crate::event::Registration;
-use crate::id::{Fence, Incarnation, Key, Name, NodeName, Ordinal, Revision, Uid, VolumeName};
+use crate::id::{BootId, Fence, Incarnation, Key, Name, NodeName, Ordinal, Revision, Uid, VolumeName};
 use crate::spec::Template;
 use std::sync::Arc;
 
@@ -40,6 +40,8 @@ pub enum ToAgent {
     Redirect { leader: Option<u64> },
     /// The registration is refused.
     Refused { reason: String },
+    /// The node is known in this boot: whoever follows it is to name it, and register again.
+    KnownIn { boot_id: BootId },
 }
 
 /// Everything that should be on a node.

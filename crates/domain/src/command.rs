@@ -2,7 +2,7 @@
 
 use crate::config::{ConfigKind, ConfigSpec};
 use crate::event::Registration;
-use crate::id::{ClassName, Incarnation, Key, Name, NodeName, RequestId, Revision, ServerId, Uid, VolumeName};
+use crate::id::{BootId, ClassName, Incarnation, Key, Name, NodeName, RequestId, Revision, ServerId, Uid, VolumeName};
 use crate::object::PodStatus;
 use crate::spec::{BudgetSpec, ClaimSpec, ClassSpec, Labels, ServiceSpec, SetSpec, VolumeSpec};
 use std::sync::Arc;
@@ -176,9 +176,9 @@ pub enum Rejection {
         "node name \"{node}\" belongs to machine {actual}, not {offered}: remove the node first, or choose another name"
     )]
     NameBelongsToOtherMachine { node: NodeName, offered: String, actual: String },
-    /// A word from before the machine was started again.
-    #[error("node \"{node}\" runs in boot {actual}: boot {offered} has ended, and what comes from it is too late")]
-    BootHasEnded { node: NodeName, offered: String, actual: String },
+    /// A new boot that does not name the one that it follows: it has to, if it is really the next one.
+    #[error("node \"{node}\" is known in boot {actual}, and boot {offered} does not say that it follows that one")]
+    FollowsOtherBoot { node: NodeName, offered: BootId, actual: BootId },
     /// Two sets would share claims (Decision 9).
     #[error("statefulset \"{name}\": its claims would collide with those of statefulset \"{other}\"")]
     ClaimsCollide { name: String, other: String },

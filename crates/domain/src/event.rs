@@ -195,8 +195,9 @@ pub struct Registration {
     pub info: Labels,
     /// Processes of pods that it has and that are not its own any more.
     pub leftovers: Vec<Uid>,
-    /// The boots that its agent knows to have ended, oldest first: none of them may have been heard of before.
-    pub ended_boots: Vec<BootId>,
+    /// The boot that the control plane had its node in, as far as its agent knows; empty when it knows of none. A new boot
+    /// counts only if it names the one that it follows: a word that was on its way for long names one that was followed since.
+    pub former_boot: BootId,
     /// The addresses that its pods get, where they are its own.
     pub pod_range: Option<AddressRange>,
 }

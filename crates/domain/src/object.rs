@@ -361,19 +361,6 @@ pub struct Server {
     pub is_voter: bool,
 }
 
-/// How many of a node's ended boots are remembered. A word from an older one would have to be on its way through that many
-/// starts of the machine.
-pub const ENDED_BOOTS_MAX: usize = 16;
-
-/// Adds a boot to those that have ended, once, and forgets the oldest beyond [`ENDED_BOOTS_MAX`].
-pub fn note_ended_boot(boots: &mut Vec<BootId>, ended: BootId) {
-    if !boots.contains(&ended) {
-        boots.push(ended);
-        let forgotten = boots.len().saturating_sub(ENDED_BOOTS_MAX);
-        boots.drain(..forgotten);
-    }
-}
-
 /// A machine that runs an agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
@@ -406,8 +393,6 @@ pub struct Node {
     pub info: Labels,
     /// The labels that people gave it, beside those that its agent gives.
     pub own_labels: Labels,
-    /// The boots that were proven to have ended, oldest first, at most [`ENDED_BOOTS_MAX`]: none of them comes back.
-    pub ended_boots: Vec<BootId>,
     /// Set while it is being shut down, and until it is heard to go on.
     pub shutdown: Option<Shutdown>,
     /// The addresses that its pods get, where they are its own.

@@ -387,8 +387,10 @@ impl World {
     }
 
     fn register(&mut self, node: &'static str) {
+        let known = self.draft.state().nodes.get(&NodeName::from(node)).map(|known| known.boot_id.clone());
         let registration = domain::event::Registration {
             boot_id: format!("boot-{}", self.boots[node]).into(),
+            former_boot: known.unwrap_or_default(),
             machine_id: format!("machine-{node}").as_str().into(),
             capacity: domain::spec::Resources { cpu_milli: 4_000, memory_bytes: 1 << 33 },
             pods_max: 110,

@@ -250,11 +250,11 @@ fn placed() -> (Story, String, String) {
 }
 
 #[track_caller]
-fn proves_nothing(story: &mut Story, ended: &[&str], node: &str, boot: &str) {
+fn proves_nothing(story: &mut Story, node: &str, boot: &str, former: &str) {
     story.settle();
     let (uid, home) = (story.uid("web-0"), story.node_of("web-0"));
-    let refused = story.register_after(ended, node, boot, &[]).expect_err("it has ended");
-    assert!(matches!(refused, domain::Rejection::BootHasEnded { .. }), "{refused}");
+    let refused = story.register_after(former, node, boot, &[]).expect_err("it has ended");
+    assert!(matches!(refused, domain::Rejection::FollowsOtherBoot { .. }), "{refused}");
     assert_eq!((story.uid("web-0"), story.node_of("web-0")), (uid, home), "nothing is moved by it");
 }
 
@@ -262,13 +262,25 @@ fn proves_nothing(story: &mut Story, ended: &[&str], node: &str, boot: &str) {
 fn a_word_from_a_boot_that_has_ended_proves_nothing() {
     let (mut story, node, first) = placed();
     story.register(&node, "second", &[]).unwrap();
-    proves_nothing(&mut story, &[], &node, &first);
+    proves_nothing(&mut story, &node, &first, "");
 }
 
 #[test]
 fn a_boot_that_ended_unheard_proves_nothing_either() {
     let (mut story, node, first) = placed();
-    // The second boot was too short to be heard, or its word is still on its way.
-    story.register_after(&[&first, "second"], &node, "third", &[]).unwrap();
-    proves_nothing(&mut story, &[&first], &node, "second");
+    // The second boot was too short to be heard: its word is still on its way. The third one does not even know of it.
+    story.register_after(&first, &node, "third", &[]).unwrap();
+    proves_nothing(&mut story, &node, "second", &first);
+    proves_nothing(&mut story, &node, "second", "");
+}
+
+#[test]
+fn a_new_boot_counts_once_it_names_the_one_that_is_known() {
+    let (mut story, node, first) = placed();
+    proves_nothing(&mut story, &node, "second", "");
+    proves_nothing(&mut story, &node, "second", "another");
+    let uid = story.uid("web-0");
+    story.register_after(&first, &node, "second", &[]).unwrap();
+    story.settle();
+    assert_ne!(story.uid("web-0"), uid);
 }

@@ -83,6 +83,8 @@ mutants! {
     DetachOnTime = "detach-on-time",
     /// A node that comes back with the same boot is taken for one that was restarted.
     OldBootAsRestart = "old-boot-as-restart",
+    /// A boot that does not name the one that it follows is taken for the next one, however late its word comes.
+    FormerBootUnchecked = "former-boot-unchecked",
     /// The word of an agent about a former incarnation counts for whoever has the name now.
     SupersededReport = "superseded-report",
     /// A node is removed though it is heard and runs pods.

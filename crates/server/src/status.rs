@@ -110,7 +110,7 @@ pub(crate) fn rejected(rejection: &Rejection) -> Status {
         Rejection::NodeIsAlive { .. } => (Code::FailedPrecondition, "NodeIsAlive"),
         Rejection::IncarnationSuperseded { .. } => (Code::FailedPrecondition, "IncarnationSuperseded"),
         Rejection::NameBelongsToOtherMachine { .. } => (Code::FailedPrecondition, "NameBelongsToOtherMachine"),
-        Rejection::BootHasEnded { .. } => (Code::FailedPrecondition, "BootHasEnded"),
+        Rejection::FollowsOtherBoot { .. } => (Code::FailedPrecondition, "FollowsOtherBoot"),
         Rejection::RevisionUnknown { .. } => (Code::NotFound, "RevisionUnknown"),
         Rejection::NothingToUndo { .. } => (Code::FailedPrecondition, "NothingToUndo"),
         Rejection::RolloutIsPaused { .. } => (Code::FailedPrecondition, "RolloutIsPaused"),

@@ -29,7 +29,7 @@ record! {
     Request { 1: actor, 2: id, 3: expected, 4: command }
     Registration {
         1: boot_id, 2: machine_id, 3: capacity, 4: pods_max, 5: labels, 6: taints, 7: info, 8: leftovers,
-        9: ended_boots, 10: pod_range,
+        9: former_boot, 10: pod_range,
     }
     PodReport { 1: pod, 2: uid, 3: status, 4: has_volumes, 5: is_gone }
 }
@@ -170,6 +170,7 @@ variants! {
         4: Assign(1: assignment),
         5: Redirect { 1: leader },
         6: Refused { 1: reason },
+        7: KnownIn { 1: boot_id },
     }
 
     UpdateStrategy { 1: RollingUpdate { 1: partition, 2: max_unavailable }, 2: OnDelete }
@@ -287,7 +288,7 @@ record! {
     Node {
         1: meta, 2: incarnation, 3: boot_id, 4: machine_id, 5: capacity, 6: reserved, 7: pod_count, 8: pods_max,
         9: taints, 10: is_cordoned, 11: unreachable, 12: leftovers, 13: info, 14: own_labels,
-        15: ended_boots, 16: shutdown, 17: pod_range,
+        15: shutdown, 16: pod_range,
     }
     AddressRange { 1: first, 2: count }
     Unreachable { 1: since, 2: at_ms, 3: heard_at_ms }

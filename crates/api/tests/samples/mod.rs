@@ -243,7 +243,7 @@ fn registration() -> Registration {
         taints: vec![Taint { key: "gpu".into(), value: "yes".into(), effect: "NoSchedule".into() }],
         info: labels(&[("runtime", "process")]),
         leftovers: vec![Uid(3), Uid(0)],
-        ended_boots: vec!["boot-0".into()],
+        former_boot: "boot-0".into(),
         pod_range: Some(AddressRange { first: 0x0a01_0200, count: 0x100 }),
     }
 }
@@ -616,6 +616,7 @@ pub(crate) fn to_agents() -> Vec<ToAgent> {
         ToAgent::Redirect { leader: Some(0) },
         ToAgent::Redirect { leader: None },
         ToAgent::Refused { reason: "no".to_owned() },
+        ToAgent::KnownIn { boot_id: "boot-0".into() },
     ]
 }
 

@@ -6,6 +6,7 @@ mod world;
 use control_core::{CallError, Input, Output, Reply};
 use domain::agent::{FromAgent, ToAgent};
 use domain::command::{Command, PodReport, Rejection};
+use domain::event::Registration;
 use domain::id::{Key, NodeName, Revision, Uid};
 use domain::object::{Phase, PodStatus};
 use world::{Answer, World, apply_set, registration, request};
@@ -254,6 +255,12 @@ fn a_superseded_session_has_to_register_again() {
     let leader = world.elect();
     let first = world.register(leader, "n1", "boot-1");
     let second = world.register(leader, "n1", "boot-2");
+    world.run_until("the second is told whom it follows", |world| {
+        world.frames(second) == [ToAgent::KnownIn { boot_id: "boot-1".into() }]
+    });
+    assert!(!world.is_closed(first), "it may be late, and mean nothing");
+    let registration = Registration { former_boot: "boot-1".into(), ..registration("boot-2") };
+    world.say(leader, second, FromAgent::Register { node: "n1".into(), registration, running: Vec::new() });
     world.run_until("the second is registered", |world| {
         world.frames(second).iter().any(|frame| matches!(frame, ToAgent::Registered { .. }))
     });

@@ -4,7 +4,7 @@
 use crate::config::Config;
 use crate::event::{Event, Registration};
 use crate::id::{Incarnation, NodeName, ServerId};
-use crate::object::{Budget, Class, Node, Server, Service, Shutdown, Unreachable, note_ended_boot};
+use crate::object::{Budget, Class, Node, Server, Service, Shutdown, Unreachable};
 use crate::spec::Labels;
 use crate::state::{State, load};
 use std::sync::Arc;
@@ -150,13 +150,6 @@ impl State {
             node.is_cordoned = old.is_cordoned;
             node.own_labels.clone_from(&old.own_labels);
             node.meta.annotations.clone_from(&old.meta.annotations);
-            node.ended_boots.clone_from(&old.ended_boots);
-            if old.boot_id != registration.boot_id {
-                note_ended_boot(&mut node.ended_boots, old.boot_id.clone());
-            }
-        }
-        for ended in registration.ended_boots.iter().filter(|ended| **ended != registration.boot_id) {
-            note_ended_boot(&mut node.ended_boots, ended.clone());
         }
         node.describe(registration);
         node.incarnation = incarnation;

@@ -72,21 +72,23 @@ pub(super) fn register(state: &State, name: &NodeName, registration: &Registrati
             actual: node.machine_id.to_string(),
         });
     }
-    // A word that was on its way for long may come from a boot that has ended since: it proves nothing.
-    if node.ended_boots.contains(&registration.boot_id) && !is_on(Mutant::OldBootAsRestart) {
-        return Err(Rejection::BootHasEnded {
+    if node.boot_id == registration.boot_id && !is_on(Mutant::OldBootAsRestart) {
+        return Ok(resumed(state, name, node, registration, running));
+    }
+    // Whoever names the boot that is known here was started after it: one machine has one boot at a time. A word that was on
+    // its way for long may come from a boot that has ended since; it names an earlier one, and proves nothing.
+    let is_unchecked = is_on(Mutant::FormerBootUnchecked) || is_on(Mutant::OldBootAsRestart);
+    if node.boot_id != registration.former_boot && !is_unchecked {
+        return Err(Rejection::FollowsOtherBoot {
             node: name.clone(),
-            offered: registration.boot_id.to_string(),
-            actual: node.boot_id.to_string(),
+            offered: registration.boot_id.clone(),
+            actual: node.boot_id.clone(),
         });
     }
-    if node.boot_id != registration.boot_id || is_on(Mutant::OldBootAsRestart) {
-        let cause = RemovalCause::NodeRestarted { old: node.boot_id.clone(), new: registration.boot_id.clone() };
-        let mut events = end_all(state, name, &cause);
-        events.push(registered(state, name, registration, running.to_vec()));
-        return Ok(events);
-    }
-    Ok(resumed(state, name, node, registration, running))
+    let cause = RemovalCause::NodeRestarted { old: node.boot_id.clone(), new: registration.boot_id.clone() };
+    let mut events = end_all(state, name, &cause);
+    events.push(registered(state, name, registration, running.to_vec()));
+    Ok(events)
 }
 
 fn registered(state: &State, name: &NodeName, registration: &Registration, leftovers: Vec<Uid>) -> Event {

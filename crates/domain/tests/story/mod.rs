@@ -89,20 +89,21 @@ impl Story {
     }
 
     pub fn register(&mut self, node: &str, boot: &str, running: &[Uid]) -> Result<Outcome, Rejection> {
-        self.register_after(&[], node, boot, running)
+        let known = self.draft.state().nodes.get(&NodeName::from(node)).map(|node| node.boot_id.clone());
+        self.register_after(known.unwrap_or_default().as_str(), node, boot, running)
     }
 
-    /// An agent begins a session that knows of former boots.
+    /// An agent begins a session, in a boot that follows another one.
     pub fn register_after(
         &mut self,
-        ended: &[&str],
+        former: &str,
         node: &str,
         boot: &str,
         running: &[Uid],
     ) -> Result<Outcome, Rejection> {
         let registration = Registration {
             boot_id: boot.into(),
-            ended_boots: ended.iter().map(|boot| (*boot).into()).collect(),
+            former_boot: former.into(),
             machine_id: format!("machine-{node}").as_str().into(),
             capacity: Resources { cpu_milli: 4_000, memory_bytes: 1 << 33 },
             pods_max: 110,

@@ -18,6 +18,8 @@ pub struct PartitionAloneChangesNothing {
     cut: BTreeMap<NodeName, Guard>,
     /// Nodes that are being shut down: all their pods are asked to go.
     leaving: BTreeSet<NodeName>,
+    /// Nodes that were ever shut down. Their last words may be heard when they have long been off, and cut off.
+    were_shut_down: BTreeSet<NodeName>,
 }
 
 /// What must stay.
@@ -41,6 +43,7 @@ impl Checker for PartitionAloneChangesNothing {
         match &fact.what {
             What::ShutDown { node, .. } => {
                 self.leaving.insert(node.clone());
+                self.were_shut_down.insert(node.clone());
                 self.cut.remove(node);
             }
             What::NodeDied { node } => drop(self.leaving.remove(node)),
@@ -65,6 +68,11 @@ impl Checker for PartitionAloneChangesNothing {
             return Ok(());
         }
         for event in &committed.batch.events {
+            if let Event::NodeShutdownBegan { node, .. } = event
+                && self.were_shut_down.contains(node)
+            {
+                self.judged_count += self.cut.remove(node).map_or(0, |guard| guard.pods.len() as u64);
+            }
             let (Event::PodEnded { uid, cause, .. } | Event::PodRemoved { uid, cause, .. }) = event else { continue };
             let Some((node, guard)) = self.cut.iter_mut().find(|(_, guard)| guard.pods.contains_key(uid)) else {
                 continue;
@@ -136,6 +144,26 @@ mod tests {
         story.machine_boots("n2", "n2-2");
         story.registers("n2", "n2-2");
         story.holds();
+    }
+
+    #[test]
+    fn the_last_words_of_a_node_that_was_shut_down_may_be_heard_late() {
+        let mut story = story();
+        story.fact(What::ShutDown { node: "n1".into(), grace_ms: 0 });
+        story.machine_dies("n1");
+        story.fact(What::CutOff { node: "n1".into() });
+        story.commits("agent/n1", vec![Event::NodeShutdownBegan { node: "n1".into(), grace_ms: 0 }]);
+        story.is_said_gone("web-0");
+        story.holds();
+    }
+
+    #[test]
+    fn a_shutdown_that_nobody_began_is_no_excuse() {
+        let mut story = story();
+        story.fact(What::CutOff { node: "n1".into() });
+        story.commits("agent/n1", vec![Event::NodeShutdownBegan { node: "n1".into(), grace_ms: 0 }]);
+        story.is_said_gone("web-0");
+        story.is_broken("while its node n1 was cut off");
     }
 
     #[test]

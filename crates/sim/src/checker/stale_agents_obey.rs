@@ -9,7 +9,7 @@ use domain::id::{Incarnation, Key, NodeName, Revision, Uid};
 use domain::object::PodStatus;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// An answer to a report may be so late that the node was superseded meanwhile.
+/// An answer to a report may be so late that the server has applied the next start of the node meanwhile.
 const ANSWER_MS_MAX: u64 = 10_000;
 
 /// See the module.
@@ -23,8 +23,8 @@ pub struct StaleAgentsObey {
     removed: BTreeMap<Uid, Removal>,
     /// Pods that have had a process.
     started: BTreeSet<Uid>,
-    /// Each start of each node, and when it was superseded by the next.
-    superseded: BTreeMap<(NodeName, Incarnation), u64>,
+    /// What each server has applied last of the starts of each node, and when.
+    known: BTreeMap<(u64, NodeName), (Incarnation, u64)>,
     /// What each agent was told.
     told: BTreeMap<NodeName, Told>,
 }
@@ -82,12 +82,26 @@ impl Checker for StaleAgentsObey {
             }
             What::ReportAccepted { node, incarnation, server } => {
                 self.judged_count += 1;
-                match self.superseded.get(&(node.clone(), *incarnation)) {
-                    Some(at_ms) if at_ms + ANSWER_MS_MAX < fact.at_ms => Err(format!(
-                        "server {server} accepted a report of {node} for incarnation {incarnation}, which ended at {at_ms} ms"
-                    )),
+                match self.known.get(&(*server, node.clone())) {
+                    Some((current, at_ms)) if incarnation < current && at_ms + ANSWER_MS_MAX < fact.at_ms => {
+                        Err(format!(
+                            "server {server} accepted a report of {node} for incarnation {incarnation}, which it knew at {at_ms} ms to have ended"
+                        ))
+                    }
                     Some(_) | None => Ok(()),
                 }
+            }
+            What::Applied { server, batch, .. } => {
+                batch.events.iter().for_each(|event| self.note_start(*server, event, fact.at_ms));
+                Ok(())
+            }
+            What::Restored { server, state } => {
+                let starts = state.node_incarnations.iter().map(|(node, last)| {
+                    let current = if state.nodes.contains_key(node) { *last } else { last.next() };
+                    ((*server, node.clone()), (current, fact.at_ms))
+                });
+                self.known.extend(starts);
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -109,6 +123,19 @@ impl Checker for StaleAgentsObey {
 }
 
 impl StaleAgentsObey {
+    /// After a removal the next start is the one that counts, though there is none yet.
+    fn note_start(&mut self, server: u64, event: &Event, at_ms: u64) {
+        let (node, current) = match event {
+            Event::NodeRegistered { node, incarnation, .. } => (node, *incarnation),
+            Event::NodeRemoved { node } => match self.known.get(&(server, node.clone())) {
+                Some((last, _)) => (node, last.next()),
+                None => return,
+            },
+            _ => return,
+        };
+        self.known.insert((server, node.clone()), (current, at_ms));
+    }
+
     fn judge(&mut self, scene: &Scene, committed: &Committed<'_>, step: Step<'_>) -> Result<(), String> {
         let revision = step.after.revision;
         match step.event {
@@ -121,11 +148,6 @@ impl StaleAgentsObey {
                 // Of one that finalizers kept, the end counts, and not when its object went.
                 let removal = Removal { revision, is_evident: is_evidence(cause) };
                 self.removed.entry(*uid).or_insert(removal);
-            }
-            Event::NodeRegistered { node, .. } | Event::NodeRemoved { node } => {
-                if let Some(former) = step.before.nodes.get(node) {
-                    self.superseded.insert((node.clone(), former.incarnation), committed.at_ms);
-                }
             }
             Event::PodReported { pod, uid, status } => {
                 self.judged_count += 1;

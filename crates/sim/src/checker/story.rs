@@ -132,15 +132,17 @@ impl Story {
     }
 
     pub(crate) fn registers(&mut self, node: &str, boot: &str) {
+        let here = NodeName::new(node);
+        let former_boot = self.state().nodes.get(&here).map(|node| node.boot_id.clone()).unwrap_or_default();
         let registration = Registration {
             boot_id: boot.into(),
+            former_boot,
             machine_id: format!("machine-{node}").into(),
             capacity: Resources { cpu_milli: 4_000, memory_bytes: 1 << 33 },
             pods_max: 110,
             info: Labels::from([(domain::driver::feature(domain::driver::DRIVER_FENCED), "on".into())]),
             ..Registration::default()
         };
-        let here = NodeName::new(node);
         let live = &self.judge.scene().live;
         let running = live.keys().filter(|(_, home)| *home == here).map(|(uid, _)| *uid).collect();
         self.submits(&format!("agent/{node}"), Command::RegisterNode { node: here, registration, running });

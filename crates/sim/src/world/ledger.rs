@@ -20,9 +20,7 @@ pub(super) fn save(disk: &MemDisk, bytes: &[u8]) -> Result<(), FileError> {
 }
 
 pub(super) fn encode(ledger: &Ledger) -> Vec<u8> {
-    let boots: Vec<&str> =
-        std::iter::once(&ledger.boot_id).chain(&ledger.ended_boots).map(|boot| boot.as_str()).collect();
-    let mut header = format!("{}\n", boots.join(" "));
+    let mut header = format!("{}\n", ledger.boot_id);
     for (volume, fence) in &ledger.fences {
         header.push_str(&format!("{volume} {fence}\n"));
     }
@@ -34,11 +32,8 @@ pub(super) fn encode(ledger: &Ledger) -> Vec<u8> {
 
 fn decode(bytes: &[u8]) -> Option<Ledger> {
     let mut lines = bytes.split(|&byte| byte == b'\n').map(std::str::from_utf8);
-    let boots = lines.next()?.ok()?;
-    let mut header_bytes = boots.len() + 1;
-    let mut boots = boots.split(' ').map(BootId::new);
-    let boot_id = boots.next()?;
-    let ended_boots = boots.collect();
+    let boot_id = lines.next()?.ok()?;
+    let mut header_bytes = boot_id.len() + 1;
     let mut fences = BTreeMap::new();
     loop {
         let line = lines.next()?.ok()?;
@@ -47,7 +42,7 @@ fn decode(bytes: &[u8]) -> Option<Ledger> {
         fences.insert(VolumeName::new(volume), Fence(fence.parse().ok()?));
     }
     let assignment: Assignment = api::codec::decode(&bytes[header_bytes..]).ok()?;
-    Some(Ledger::found(boot_id, ended_boots, fences, assignment))
+    Some(Ledger::found(BootId::new(boot_id), fences, assignment))
 }
 
 #[cfg(test)]
@@ -62,7 +57,6 @@ mod tests {
         let pod = AssignedPod { pod: Key::new("default", "web-0"), uid: Uid(7), ..AssignedPod::default() };
         let ledger = Ledger {
             boot_id: BootId::new("b2"),
-            ended_boots: vec![BootId::new("b0"), BootId::new("b1")],
             incarnation: Incarnation(3),
             revision: Revision(40),
             fences: BTreeMap::from([(VolumeName::new("v0"), Fence(4)), (VolumeName::new("v1"), Fence(1))]),
