@@ -197,8 +197,9 @@ pub enum Input {
     SessionClosed,
     /// The server spoke.
     FromServer(ToAgent),
-    /// A volume is attached and published to its pod, or not.
-    AttachDone { uid: Uid, volume: VolumeName, result: Result<(), Failure> },
+    /// A volume is attached and published to its pod, or not. Its file system was made so large, as the attachment asked for;
+    /// 0 if it grows only when it is attached the next time.
+    AttachDone { uid: Uid, volume: VolumeName, result: Result<u64, Failure> },
     /// A volume that ends with its pod has its content, or not.
     VolumePlaced { uid: Uid, volume: Name, result: Result<(), Failure> },
     /// What a volume holds that ends with its pod; `None` if that could not be found out.

@@ -98,7 +98,7 @@ impl Pod {
         let has_begun = !live.containers.is_empty();
         adopted.stage = if has_begun { Stage::Active } else { Stage::Retrying { at_ms: 0 } };
         // The shell has seen to it that they are as large as the ledger says.
-        adopted.sizes = adopted.assigned.as_deref().map(Sizes::of).unwrap_or_default();
+        adopted.sizes = adopted.assigned.as_deref().map(Sizes::found).unwrap_or_default();
         adopted
     }
 
@@ -148,7 +148,8 @@ impl Pod {
     pub(crate) fn on_change(&mut self, now_ms: u64, input: Input) {
         match (&mut self.stage, input) {
             (Stage::Attaching { missing }, Input::AttachDone { volume, result, .. }) => match result {
-                Ok(()) => {
+                Ok(size_bytes) => {
+                    self.sizes.on_attached(&volume, size_bytes);
                     missing.remove(&volume);
                     if missing.is_empty() {
                         self.stage = Stage::Active;
@@ -168,7 +169,10 @@ impl Pod {
                     self.limits.on_measured(now_ms, pod, &volume, used_bytes);
                 }
             }
-            (Stage::Active, Input::AttachDone { volume, result: Err(_), .. }) => self.sizes.on_failed(now_ms, &volume),
+            (Stage::Active, Input::AttachDone { volume, result, .. }) => match result {
+                Ok(size_bytes) => self.sizes.on_attached(&volume, size_bytes),
+                Err(_) => self.sizes.on_failed(now_ms, &volume),
+            },
             (Stage::Active, input) => self.on_container_change(now_ms, input),
             (Stage::Cleaning, Input::PodCleaned { .. }) => {
                 self.stage = Stage::Gone;
@@ -382,6 +386,7 @@ impl Pod {
             status: self.status(pod),
             has_volumes: self.stage == Stage::Active,
             is_gone,
+            grown: self.sizes.grown(pod),
         };
         if self.told.as_ref() == Some(&report) {
             return None;

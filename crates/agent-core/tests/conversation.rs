@@ -5,7 +5,7 @@ use agent_core::{
     ProbeKind, ProbeResult, SHUTDOWN_WORD_MS_MAX,
 };
 use domain::agent::{AssignedPod, AssignedVolume, Assignment, FromAgent, ToAgent, VolumeRemoval};
-use domain::command::PodReport;
+use domain::command::{PodReport, VolumeSize};
 use domain::event::Registration;
 use domain::id::{BootId, Fence, Incarnation, Key, Name, NodeName, Revision, Uid, VolumeName};
 use domain::object::{ContainerStatus, Phase, PodStatus};
@@ -39,6 +39,7 @@ fn web(uid: u64, fence: u64) -> AssignedPod {
         handle: Name::new("v0"),
         fence: Fence(fence),
         capacity_bytes: 1 << 24,
+        is_growing: false,
     };
     AssignedPod {
         pod: Key::new("default", "web-0"),
@@ -104,7 +105,7 @@ fn status(is_ready: bool, restart_count: u32, pid: u32) -> PodStatus {
 }
 
 fn report_of(uid: u64, status: PodStatus) -> PodReport {
-    PodReport { pod: Key::new("default", "web-0"), uid: Uid(uid), status, has_volumes: true, is_gone: false }
+    PodReport { pod: Key::new("default", "web-0"), uid: Uid(uid), status, has_volumes: true, ..PodReport::default() }
 }
 
 /// A core, the time, and verbs.
@@ -181,7 +182,7 @@ impl Agent {
     }
 
     fn attached(&mut self, uid: u64) -> Vec<Output> {
-        self.step(Input::AttachDone { uid: Uid(uid), volume: VolumeName::new("v0"), result: Ok(()) })
+        self.step(Input::AttachDone { uid: Uid(uid), volume: VolumeName::new("v0"), result: Ok(0) })
     }
 
     fn cleaned(&mut self, uid: u64) -> Vec<Output> {
@@ -667,4 +668,38 @@ fn a_node_without_pods_waits_for_the_word_that_none_will_come() {
     let came = agent.assign(6, std::slice::from_ref(&late));
     assert_eq!(deeds(came), [], "what was on its way is not begun");
     assert_eq!(agent.step(assigned_at_shutdown(7, &[])).last(), Some(&Output::End));
+}
+
+#[test]
+fn a_volume_that_the_control_plane_waits_for_is_told_when_it_has_its_size() {
+    let told = |out: Vec<Output>| -> Vec<Vec<VolumeSize>> {
+        let grown = |output| match output {
+            Output::Send(FromAgent::Report { pods, .. }) => Some(pods.into_iter().flat_map(|pod| pod.grown).collect()),
+            _ => None,
+        };
+        out.into_iter().filter_map(grown).collect()
+    };
+    let small = web(7, 3);
+    let mut large = small.clone();
+    large.volumes[0].capacity_bytes *= 2;
+    large.volumes[0].is_growing = true;
+    let size_bytes = large.volumes[0].capacity_bytes;
+    let done = |size_bytes| Input::AttachDone { uid: Uid(7), volume: VolumeName::new("v0"), result: Ok(size_bytes) };
+    let has_it = vec![vec![VolumeSize { volume: VolumeName::new("v0"), size_bytes }]];
+    let never: Vec<Vec<VolumeSize>> = Vec::new();
+
+    for (what, word, expected) in [
+        ("it has grown", size_bytes, &has_it),
+        ("the word of a smaller size came late", size_bytes / 2, &never),
+        ("it grows when it is attached the next time", 0, &never),
+    ] {
+        let mut agent = Agent::running(&small);
+        assert_eq!(deeds(agent.assign(6, std::slice::from_ref(&large))).len(), 1, "{what}: it is asked for");
+        assert_eq!(&told(agent.step(done(word))), expected, "{what}");
+    }
+    // A former agent may have made it grow, or not: it is asked for once more.
+    let ledger = ledger("b1", 6, std::slice::from_ref(&large));
+    let mut agent = Agent::new("b1", ledger, vec![live(7, LiveContainerState::Running { pid: 41 })]);
+    let asked = deeds(agent.step(Input::Tick));
+    assert!(asked.iter().any(|output| matches!(output, Output::AttachVolume { .. })), "{asked:?}");
 }

@@ -26,7 +26,7 @@ use crate::local_volume;
 use crate::pod_names::PodNames;
 use crate::process::{self, ProcessRuntime};
 use crate::sandbox::SandboxKind;
-use crate::volume::{self, NodeVolumes, Use, VolumeError};
+use crate::volume::{self, Attached, NodeVolumes, Use, VolumeError};
 
 /// A pod directory that cannot be removed is tried again after this time.
 const CLEAN_PAUSE: Duration = Duration::from_secs(1);
@@ -209,7 +209,7 @@ impl PodTask {
     async fn attach(&self, pod: &Arc<AssignedPod>, volume: AssignedVolume) {
         let result = self.attach_and_link(pod, &volume).await;
         match &result {
-            Ok(()) => tracing::info!(pod = %pod.pod, volume = %volume.volume, fence = %volume.fence, "attached"),
+            Ok(_) => tracing::info!(pod = %pod.pod, volume = %volume.volume, fence = %volume.fence, "attached"),
             Err(failure) => {
                 tracing::warn!(pod = %pod.pod, volume = %volume.volume, message = failure.message, "attaching");
             }
@@ -217,21 +217,22 @@ impl PodTask {
         self.site.tell(Input::AttachDone { uid: self.uid, volume: volume.volume, result }).await;
     }
 
-    async fn attach_and_link(&self, pod: &Arc<AssignedPod>, volume: &AssignedVolume) -> Result<(), Failure> {
+    async fn attach_and_link(&self, pod: &Arc<AssignedPod>, volume: &AssignedVolume) -> Result<u64, Failure> {
         let targets = targets(&layout::root_dir(&self.dir), pod, &volume.name)?;
         let (volumes, wanted) = (self.site.volumes.clone(), use_of(pod, volume));
         let is_sandboxed = self.site.sandbox.is_some();
         let group = group_of_volumes(pod);
         blocking(move || {
-            let content = volumes.attach(&wanted)?;
+            let Attached { content, size_bytes } = volumes.attach(&wanted)?;
             if let Some(group) = group {
                 let given = volume::give_to_group(&content, group);
                 given.map_err(VolumeError::io(&wanted.handle, "giving fsGroup the content of"))?;
             }
             if is_sandboxed {
-                return Ok(()); // Every container mounts it for itself.
+                return Ok(size_bytes); // Every container mounts it for itself.
             }
-            targets.iter().try_for_each(|target| volume::link(&wanted.handle, &content, target))
+            targets.iter().try_for_each(|target| volume::link(&wanted.handle, &content, target))?;
+            Ok(size_bytes)
         })
         .await
     }
@@ -393,10 +394,12 @@ fn targets(root: &Path, pod: &AssignedPod, volume: &Name) -> Result<Vec<PathBuf>
     Ok(targets)
 }
 
-async fn blocking(deed: impl FnOnce() -> Result<(), VolumeError> + Send + 'static) -> Result<(), Failure> {
+async fn blocking<T: Send + 'static>(
+    deed: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
+) -> Result<T, Failure> {
     let failed = |message| Failure { reason: Name::new("VolumeFailed"), message };
     match tokio::task::spawn_blocking(deed).await {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(done)) => Ok(done),
         Ok(Err(error @ VolumeError::StaleFence { .. })) => {
             Err(Failure { reason: Name::new("StaleFence"), message: error.to_string() })
         }

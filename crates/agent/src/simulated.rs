@@ -108,7 +108,10 @@ impl NullRuntime {
 impl Runtime for NullRuntime {
     fn hand(&mut self, uid: Uid, deed: Deed) {
         match deed {
-            Deed::Attach { volume, .. } => self.say(Input::AttachDone { uid, volume: volume.volume, result: Ok(()) }),
+            Deed::Attach { volume, .. } => {
+                let result = Ok(volume.capacity_bytes);
+                self.say(Input::AttachDone { uid, volume: volume.volume, result });
+            }
             Deed::Place { volume, .. } => self.say(Input::VolumePlaced { uid, volume, result: Ok(()) }),
             Deed::Measure { volume } => self.say(Input::VolumeMeasured { uid, volume, used_bytes: Some(0) }),
             Deed::Start { container, .. } => {

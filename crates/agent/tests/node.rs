@@ -198,6 +198,7 @@ fn web() -> AssignedPod {
         handle: Name::new("v0"),
         fence: Fence(1),
         capacity_bytes: 1 << 24,
+        is_growing: false,
     };
     AssignedPod {
         pod: Key::new("default", "web-0"),

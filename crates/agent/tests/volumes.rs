@@ -188,11 +188,11 @@ fn an_agent_that_dies_between_any_two_steps_of_attaching_leaves_nothing_that_the
                 place.clean("n1", 1);
                 place.assert_detached("n1");
             }
-            let content = place.node("n1").attach(&place.wanted(1, 5)).unwrap();
+            let content = place.node("n1").attach(&place.wanted(1, 5)).unwrap().content;
             fs::write(content.join("file"), "kept").unwrap();
             place.clean("n1", 1);
             place.assert_detached("n1");
-            let content = place.node("n1").attach(&place.wanted(2, 5)).unwrap();
+            let content = place.node("n1").attach(&place.wanted(2, 5)).unwrap().content;
             assert_eq!(fs::read_to_string(content.join("file")).unwrap(), "kept");
             place.clean("n1", 2);
         }
@@ -222,7 +222,7 @@ fn an_agent_that_dies_between_any_two_steps_of_growing_leaves_a_volume_that_the_
         let driver = place.driver.name();
         let larger = |pod| Use { capacity_bytes: 32 * MIB, ..place.wanted(pod, 5) };
         for (count, step) in (0..2).flat_map(|step| [(step, false), (step, true)]).enumerate() {
-            let content = place.node("n1").attach(&place.wanted(1, 5)).unwrap();
+            let content = place.node("n1").attach(&place.wanted(1, 5)).unwrap().content;
             fs::write(content.join("file"), "kept").unwrap();
             // No error where the kernel puts off what the last step was to do.
             let _ = place.dying("n1", step.0, step.1).expand(driver, "pv-1", 32 * MIB);
@@ -236,7 +236,7 @@ fn an_agent_that_dies_between_any_two_steps_of_growing_leaves_a_volume_that_the_
             place.node("n1").expand(driver, "pv-1", 32 * MIB).unwrap();
             place.clean("n1", 1);
             let node = place.node("n1");
-            let content = node.attach(&larger(2)).unwrap();
+            let content = node.attach(&larger(2)).unwrap().content;
             let capacity_bytes = node.stats(driver, "pv-1", 32 * MIB).unwrap().capacity_bytes;
             assert!(28 * MIB < capacity_bytes, "{capacity_bytes} bytes after {step:?}");
             assert_eq!(fs::read_to_string(content.join("file")).unwrap(), "kept");
@@ -267,7 +267,7 @@ fn an_agent_that_dies_while_it_deletes_a_volume_leaves_the_rest_to_the_next_one(
 fn pods_of_one_node_share_a_volume_and_the_last_one_takes_it_off() {
     for place in Place::all() {
         let node = place.node("n1");
-        let [first, second] = [1, 2].map(|pod| node.attach(&place.wanted(pod, 5)).unwrap());
+        let [first, second] = [1, 2].map(|pod| node.attach(&place.wanted(pod, 5)).unwrap().content);
         fs::write(first.join("file"), "shared").unwrap();
         place.clean("n1", 1);
         assert_eq!(fs::read_to_string(second.join("file")).unwrap(), "shared");
@@ -283,7 +283,7 @@ fn pods_of_one_node_share_a_volume_and_the_last_one_takes_it_off() {
 fn a_full_image_is_full_for_its_own_pods_only_and_can_grow() {
     let Some(place) = Place::with_images() else { return };
     let node = place.node("n1");
-    let content = node.attach(&place.wanted(1, 5)).unwrap();
+    let content = node.attach(&place.wanted(1, 5)).unwrap().content;
     let stats = || node.stats(place.driver.name(), "pv-1", 0).unwrap();
     let before = stats();
     assert!((12 * MIB..=16 * MIB).contains(&before.capacity_bytes), "{before:?}");
@@ -318,12 +318,12 @@ fn a_full_image_is_full_for_its_own_pods_only_and_can_grow() {
 fn a_writer_that_was_left_behind_is_cut_off_before_another_node_has_the_image() {
     let Some(place) = Place::with_images() else { return };
     let (old, new) = (place.node("n1"), place.node("n2"));
-    let left_behind = old.attach(&place.wanted(1, 5)).unwrap();
+    let left_behind = old.attach(&place.wanted(1, 5)).unwrap().content;
     let mut file = File::create(left_behind.join("log")).unwrap();
     file.write_all(b"acknowledged\n").unwrap();
     file.sync_all().unwrap();
 
-    let content = new.attach(&place.wanted(2, 6)).unwrap();
+    let content = new.attach(&place.wanted(2, 6)).unwrap().content;
     assert_eq!(fs::read_to_string(content.join("log")).unwrap(), "acknowledged\n");
     let late = file.write_all(b"late\n").and_then(|()| file.sync_all()).unwrap_err();
     assert!(matches!(late.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::Other), "{late:?}");
@@ -348,7 +348,7 @@ fn a_node_that_was_relieved_of_a_volume_can_have_it_again() {
     place.node("n1").attach(&place.wanted(1, 5)).unwrap();
     place.node("n2").attach(&place.wanted(2, 6)).unwrap();
     place.clean("n2", 2);
-    let content = place.node("n1").attach(&place.wanted(3, 7)).unwrap();
+    let content = place.node("n1").attach(&place.wanted(3, 7)).unwrap().content;
     fs::write(content.join("file"), "writable").unwrap();
     place.clean("n1", 1);
     assert_eq!(fs::read_to_string(content.join("file")).unwrap(), "writable");

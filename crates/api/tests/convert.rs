@@ -431,6 +431,48 @@ fn a_claim_does_not_take_its_volume_for_a_wish() {
 }
 
 #[test]
+fn a_claim_shows_the_size_that_its_users_have_and_that_it_grows() {
+    let mut state = samples::state();
+    let (key, volume) = (Key::new("default", "www-web-2"), VolumeName::new("pv-1"));
+    let shown = |state: &State| {
+        let status = claim_to_wire(state, &key, &state.claims[&key]).status.unwrap();
+        let conditions: Vec<(String, String)> =
+            status.conditions.into_iter().map(|condition| (condition.r#type, condition.message)).collect();
+        (status.capacity["storage"].clone(), conditions)
+    };
+    assert_eq!(shown(&state), ("10Gi".to_owned(), Vec::new()));
+    let larger = domain::spec::VolumeSpec { capacity_bytes: 20 << 30, ..state.volumes[&volume].spec.clone() };
+    let attached: Vec<NodeName> = state.volumes[&volume].attachments.keys().cloned().collect();
+    let release = attached.iter().map(|node| Event::AttachmentReleased {
+        volume: volume.clone(),
+        node: node.clone(),
+        fence: domain::id::Fence(7),
+        cause: domain::event::RemovalCause::Stopped,
+    });
+    let request =
+        Event::AttachmentRequested { volume: volume.clone(), node: "n9".into(), fence: domain::id::Fence(99) };
+    let (labels, annotations) = Default::default();
+    let updated = Event::VolumeUpdated { volume: volume.clone(), labels, annotations, spec: larger };
+    let began = Event::VolumeGrowthBegan { volume: volume.clone(), from_bytes: 10 << 30 };
+    let steps = [
+        ("nobody has it", release.chain([updated, began]).collect(), "10Gi", "FileSystemResizePending", "is started"),
+        ("a node has it", vec![request], "10Gi", "Resizing", "node n9 makes the file system of volume pv-1 larger"),
+        ("it has grown", vec![Event::VolumeGrown { volume: volume.clone() }], "20Gi", "", ""),
+    ];
+    for (what, events, size, kind, part) in steps {
+        let events: Vec<Event> = events;
+        events.iter().for_each(|event| state.apply(event));
+        let (capacity, conditions) = shown(&state);
+        assert_eq!(capacity, size, "{what}");
+        match conditions.as_slice() {
+            [] => assert_eq!(kind, "", "{what}"),
+            [(found, message)] => assert!(found == kind && message.contains(part), "{what}: {found}: {message}"),
+            more => panic!("{what}: {more:?}"),
+        }
+    }
+}
+
+#[test]
 fn a_volume_made_by_hand_has_defaults_of_its_own() {
     let wire = json!({
         "metadata": {"name": "pv-1"},

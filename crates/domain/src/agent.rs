@@ -116,6 +116,8 @@ pub struct AssignedVolume {
     pub fence: Fence,
     /// The size that it should have.
     pub capacity_bytes: u64,
+    /// The control plane waits to hear that it has that size.
+    pub is_growing: bool,
 }
 
 /// A volume whose storage is to be removed.

@@ -6,8 +6,8 @@ mod cluster;
 use crate::event::{Batch, Event, RemovalCause};
 use crate::id::{Fence, Incarnation, Key, Name, NodeName, Ordinal, RequestId, RevisionName, Uid, VolumeName};
 use crate::object::{
-    Attachment, Binding, Claim, Deletion, Hold, Meta, Pod, PodClaim, PodEnd, PodStatus, Set, TemplateRevision, Volume,
-    VolumePhase,
+    Attachment, Binding, Claim, Deletion, Growth, Hold, Meta, Pod, PodClaim, PodEnd, PodStatus, Set, TemplateRevision,
+    Volume, VolumePhase,
 };
 use crate::spec::{Labels, SetSpec};
 use crate::state::{Place, State};
@@ -84,6 +84,8 @@ impl State {
             | Event::ClaimFinalizersChanged { .. } => self.apply_claim(event),
             Event::VolumeCreated { .. }
             | Event::VolumeUpdated { .. }
+            | Event::VolumeGrowthBegan { .. }
+            | Event::VolumeGrown { .. }
             | Event::VolumeReleased { .. }
             | Event::VolumeDeletionRequested { .. }
             | Event::VolumeRemoved { .. }
@@ -388,6 +390,10 @@ impl State {
                 v.meta.mark(labels, annotations, v.spec != *spec);
                 v.spec = spec.clone();
             }),
+            Event::VolumeGrowthBegan { volume, from_bytes } => self.volume_mut(volume, |v, at_ms| {
+                v.growth = Some(Growth { from_bytes: *from_bytes, at_ms });
+            }),
+            Event::VolumeGrown { volume } => self.volume_mut(volume, |v, _| v.growth = None),
             Event::VolumeReleased { volume } => {
                 self.volume_mut(volume, |v, _| v.phase = VolumePhase::Released);
             }

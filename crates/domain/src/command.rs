@@ -116,6 +116,17 @@ pub struct PodReport {
     pub has_volumes: bool,
     /// Its processes are gone and its volumes are free.
     pub is_gone: bool,
+    /// Of its volumes that grow, those that have grown.
+    pub grown: Vec<VolumeSize>,
+}
+
+/// How large a volume's file system was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeSize {
+    /// The volume.
+    pub volume: VolumeName,
+    /// Its size.
+    pub size_bytes: u64,
 }
 
 /// Why a command is refused: the fact that is missing.

@@ -232,7 +232,9 @@ pub fn touch_nodes(state: &State, batch: &Batch, nodes: &mut BTreeSet<NodeName>)
             // It may have other drivers than before.
             Event::NodeUpdated { .. } => touch_removers(state, nodes),
             // It may have another size.
-            Event::VolumeUpdated { volume, .. } => {
+            Event::VolumeUpdated { volume, .. }
+            | Event::VolumeGrowthBegan { volume, .. }
+            | Event::VolumeGrown { volume } => {
                 nodes.extend(state.volumes.get(volume).iter().flat_map(|record| record.attachments.keys().cloned()));
             }
             Event::VolumeDeletionRequested { .. } => touch_removers(state, nodes),

@@ -39,6 +39,13 @@ pub fn refusal(node: &Node, driver: &Name) -> Option<String> {
     }
 }
 
+/// Whether a volume's file system has to be made larger on a node before the volume is. Nothing enforces the size of a
+/// directory, so it is as large as it should be at once.
+#[must_use]
+pub fn grows_on_node(driver: &str) -> bool {
+    driver != DRIVER_DIR
+}
+
 /// Whether a volume of the driver can be made that is used in these ways.
 #[must_use]
 pub fn provisions(driver: &str, access: AccessModes) -> bool {

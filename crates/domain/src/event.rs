@@ -122,6 +122,10 @@ pub enum Event {
     VolumeAttached { volume: VolumeName, node: NodeName, fence: Fence },
     /// The node may no longer use it.
     AttachmentReleased { volume: VolumeName, node: NodeName, fence: Fence, cause: RemovalCause },
+    /// It is to be larger than its file system, which had this size before.
+    VolumeGrowthBegan { volume: VolumeName, from_bytes: u64 },
+    /// A node says that its file system is as large as it should be.
+    VolumeGrown { volume: VolumeName },
 
     /// A class was made or changed.
     ClassApplied { class: ClassName, spec: ClassSpec, labels: Labels, annotations: Labels },
@@ -289,6 +293,8 @@ impl Event {
             | Self::ClaimFinalizersChanged { claim, .. } => ("PersistentVolumeClaim", claim.clone()),
             Self::VolumeCreated { volume, .. }
             | Self::VolumeUpdated { volume, .. }
+            | Self::VolumeGrowthBegan { volume, .. }
+            | Self::VolumeGrown { volume }
             | Self::VolumeReleased { volume }
             | Self::VolumeDeletionRequested { volume }
             | Self::VolumeRemoved { volume }

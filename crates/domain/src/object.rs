@@ -286,6 +286,17 @@ pub struct Volume {
     pub fence: Fence,
     /// Who may use it now.
     pub attachments: SmallMap<NodeName, Attachment>,
+    /// Set while its file system is smaller than it should be.
+    pub growth: Option<Growth>,
+}
+
+/// That a volume's file system is to be made larger.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Growth {
+    /// Its size until then.
+    pub from_bytes: u64,
+    /// Since when.
+    pub at_ms: u64,
 }
 
 impl Volume {

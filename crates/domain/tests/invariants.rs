@@ -420,7 +420,14 @@ impl World {
                     is_ready: !is_over && !self.broken.contains(&pod.pod),
                     ..Default::default()
                 };
-                domain::command::PodReport { pod: pod.pod.clone(), uid: pod.uid, status, has_volumes: true, is_gone }
+                domain::command::PodReport {
+                    pod: pod.pod.clone(),
+                    uid: pod.uid,
+                    status,
+                    has_volumes: true,
+                    is_gone,
+                    grown: Vec::new(),
+                }
             });
             let reports = reports.collect();
             // Whatever is not assigned is ended before anything is started.

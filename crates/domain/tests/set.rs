@@ -267,7 +267,7 @@ fn report(story: &mut Story, pod: &str, phase: Phase, is_ready: bool) {
     let record = story.pod(pod).expect("the pod is there");
     let binding = record.binding.clone().expect("it is placed");
     let status = PodStatus { phase, is_ready, ..PodStatus::default() };
-    let report = PodReport { pod: key(pod), uid: record.meta.uid, status, has_volumes: true, is_gone: false };
+    let report = PodReport { pod: key(pod), uid: record.meta.uid, status, has_volumes: true, ..PodReport::default() };
     story.ask(Command::Report {
         node: binding.node,
         incarnation: binding.incarnation,

@@ -2,7 +2,10 @@
 
 mod story;
 
+use domain::command::{PodReport, VolumeSize};
 use domain::driver::{DRIVER_DIR, DRIVER_LOOP};
+use domain::id::VolumeName;
+use domain::object::Volume;
 use domain::spec::{
     AccessModes, ClaimSpec, ClassSpec, Labels, NamedClaim, PodManagement, Reclaim, SetSpec, Template, VolumeSpec,
 };
@@ -352,4 +355,64 @@ fn a_file_system_of_one_kernel_is_not_made_for_several_nodes() {
         let why = domain::explain(story.draft.state(), "PersistentVolumeClaim", &key(name)).unwrap();
         assert!(why.sentence.contains("gives a volume to one node at a time"), "{}", why.sentence);
     }
+}
+
+#[test]
+fn a_file_system_has_grown_when_its_node_says_so_of_the_last_size_that_was_asked_for() {
+    let mut story = Story::with_nodes(1);
+    let images =
+        ClassSpec { provisioner: DRIVER_LOOP.into(), is_default: true, may_expand: true, ..ClassSpec::default() };
+    class(&mut story, "standard", images);
+    announce(&mut story, "n1", "on");
+    story.apply("web", set(1));
+    story.settle();
+    let ask = |story: &mut Story, size_bytes: u64| {
+        let mut larger = set(1);
+        larger.claim_templates[0].spec.request_bytes = size_bytes;
+        story.apply("web", larger);
+        story.settle();
+    };
+    let say = |story: &mut Story, size_bytes: u64| {
+        let pod = story.pod("web-0").expect("it is there").clone();
+        let size = VolumeSize { volume: only_volume(story).0, size_bytes };
+        let report = PodReport {
+            pod: key("web-0"),
+            uid: pod.meta.uid,
+            status: pod.status.clone(),
+            has_volumes: true,
+            grown: vec![size],
+            ..PodReport::default()
+        };
+        let node = story.draft.state().nodes.values().next().expect("there is one").incarnation;
+        story.ask(Command::Report {
+            node: "n1".into(),
+            incarnation: node,
+            reports: vec![report],
+            ended: Vec::new(),
+            removed_volumes: Vec::new(),
+        });
+    };
+    let is_growing = |story: &Story| {
+        let assigned = domain::assignment(story.draft.state(), &"n1".into()).expect("it has work");
+        let (_, volume) = only_volume(story);
+        assert_eq!(assigned.pods[0].volumes[0].is_growing, volume.growth.is_some(), "its node is told");
+        volume.growth.as_ref().map(|growth| growth.from_bytes)
+    };
+    let first = only_volume(&story).1.spec.capacity_bytes;
+    assert_eq!(is_growing(&story), None);
+    ask(&mut story, first * 2);
+    assert_eq!(is_growing(&story), Some(first));
+    ask(&mut story, first * 3);
+    say(&mut story, first * 2);
+    assert_eq!(is_growing(&story), Some(first), "that was said of the size before");
+    say(&mut story, first * 3);
+    assert_eq!(is_growing(&story), None);
+    let count = story.log.iter().filter(|event| matches!(event, Event::VolumeGrown { .. })).count();
+    say(&mut story, first * 3);
+    assert_eq!((count, is_growing(&story)), (1, None), "once is enough");
+}
+
+fn only_volume(story: &Story) -> (VolumeName, Arc<Volume>) {
+    let (name, volume) = story.draft.state().volumes.iter().next().expect("there is one");
+    (name.clone(), Arc::clone(volume))
 }

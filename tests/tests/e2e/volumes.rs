@@ -123,6 +123,8 @@ fn an_image_grows_with_its_claim_and_says_how_full_it_is() {
         said.lines().find_map(|line| line.strip_prefix("Used:")).unwrap_or_default().trim().to_owned()
     };
     let node = cluster.node_of("web-0");
+    let volume = cluster.field("pvc", "data-web-0", "/spec/volumeName").expect("the claim has a volume");
+    let volume = volume.as_str().expect("a name is text").to_owned();
     cluster.wait("the node says so", || used().ends_with(&format!("Mi, as {node} says")));
     let capacity_mib = || {
         let said = used();
@@ -134,15 +136,26 @@ fn an_image_grows_with_its_claim_and_says_how_full_it_is() {
 
     cluster.apply(&cluster.file("larger.yaml", &image_writers(1).replace("16Mi", "32Mi")));
     let shown = || cluster.field("pvc", "data-web-0", "/status/capacity/storage");
-    cluster.wait("the claim has its new size", || shown() == Some("32Mi".into()));
+    let asked = || cluster.field("pv", &volume, "/spec/capacity/storage");
+    cluster.wait("the volume is to have its new size", || asked() == Some("32Mi".into()));
     let log = format!("logs/{node}.log");
     let is_later = || fs::read_to_string(cluster.path(&log)).is_ok_and(|text| text.contains("grows when its pods are"));
-    cluster.wait("it grows, or is said to grow later", || 16.0 < capacity_mib() || is_later());
+    cluster.wait("it grows, or is said to grow later", || shown() == Some("32Mi".into()) || is_later());
+    if shown() != Some("32Mi".into()) {
+        let described = cluster.ok(&["describe", "pvc", "data-web-0"]);
+        assert!(described.contains("Resizing") && shown() == Some("16Mi".into()), "{described}");
+    }
     cluster.ok(&["delete", "pod", "web-0", "--wait"]);
     cluster.wait("at the latest when it is mounted again, it has grown", || 16.0 < capacity_mib());
+    cluster.wait("and the claim says so", || shown() == Some("32Mi".into()));
+    assert_eq!(cluster.field("pvc", "data-web-0", "/status/conditions"), None);
 
     cluster.ok(&["delete", "statefulset", "web"]);
     cluster.wait("nobody has it any more", || used().contains("attached to no node"));
+    let claim = cluster.ok(&["get", "pvc", "data-web-0", "-o", "yaml"]);
+    cluster.apply(&cluster.file("claim.yaml", &claim.replace("32Mi", "48Mi")));
+    let described = cluster.ok(&["describe", "pvc", "data-web-0"]);
+    assert!(described.contains("FileSystemResizePending"), "{described}");
 }
 
 #[test]

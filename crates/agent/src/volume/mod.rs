@@ -25,7 +25,7 @@ use thiserror::Error;
 pub use dir::DirDriver;
 pub(crate) use dir::usage_bytes;
 pub use loop_image::LoopDriver;
-pub use node_volumes::{NodeVolumes, Use, release_below};
+pub use node_volumes::{Attached, NodeVolumes, Use, release_below};
 pub(crate) use node_volumes::{Support, find_drivers};
 pub(crate) use ownership::give_to_group;
 

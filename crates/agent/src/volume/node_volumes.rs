@@ -94,6 +94,15 @@ fn staging_of(data_dir: &Path) -> PathBuf {
     Path::new(STAGING_ROOT).join(data_dir.strip_prefix("/").unwrap_or(data_dir))
 }
 
+/// What a pod got of a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Where its content is.
+    pub content: PathBuf,
+    /// How large its file system was made; 0 if it grows only when it is attached the next time.
+    pub size_bytes: u64,
+}
+
 impl NodeVolumes {
     /// The volumes of the node that keeps its things in `data_dir`.
     pub fn new(data_dir: PathBuf, storage_root: PathBuf, drivers: Vec<Arc<dyn VolumeDriver>>) -> Self {
@@ -114,14 +123,14 @@ impl NodeVolumes {
     }
 
     /// Takes a volume all the way to a pod: created, published to the node, staged, of the size asked for, published to
-    /// the pod. Returns where its content is.
-    pub fn attach(&self, wanted: &Use) -> Result<PathBuf, VolumeError> {
+    /// the pod.
+    pub fn attach(&self, wanted: &Use) -> Result<Attached, VolumeError> {
         let Use { handle, fence, capacity_bytes, .. } = wanted;
         check_handle(handle)?;
         let driver = self.driver(&wanted.driver)?;
         let uses = self.uses_dir(&wanted.driver, handle);
         let pod_dir = layout::pod_dir(&self.data_dir, wanted.pod);
-        self.in_turn(&uses, || {
+        let is_grown = self.in_turn(&uses, || {
             let noted = UseFile { name: wanted.name.clone(), fence: *fence };
             // A pod's directory is what makes the next agent look after the pod.
             let note = || -> io::Result<()> {
@@ -135,10 +144,12 @@ impl NodeVolumes {
             driver.controller_publish(handle, *fence)?;
             driver.controller_expand(handle, *capacity_bytes)?;
             driver.node_stage(handle, *fence, &staging)?;
-            expand(&**driver, handle, &staging)?;
-            driver.node_publish(handle, &staging, &layout::volume_link(&pod_dir, &wanted.name))
+            let is_grown = expand(&**driver, handle, &staging)?;
+            driver.node_publish(handle, &staging, &layout::volume_link(&pod_dir, &wanted.name))?;
+            Ok(is_grown)
         })?;
-        self.published(wanted.pod, &wanted.name, handle)
+        let size_bytes = if is_grown { *capacity_bytes } else { 0 };
+        Ok(Attached { content: self.published(wanted.pod, &wanted.name, handle)?, size_bytes })
     }
 
     /// Where a published volume's content is.
@@ -186,7 +197,7 @@ impl NodeVolumes {
             }
             let driver = self.driver(driver)?;
             driver.controller_expand(handle, capacity_bytes)?;
-            expand(&**driver, handle, &staging)
+            expand(&**driver, handle, &staging).map(|_| ())
         })
     }
 
@@ -262,14 +273,14 @@ impl NodeVolumes {
     }
 }
 
-/// That the file system grows only later is no failure: the volume is as usable as before.
-fn expand(driver: &dyn VolumeDriver, handle: &str, staging: &Path) -> Result<(), VolumeError> {
+/// Whether the file system has grown. That it does only later is no failure: the volume is as usable as before.
+fn expand(driver: &dyn VolumeDriver, handle: &str, staging: &Path) -> Result<bool, VolumeError> {
     match driver.node_expand(handle, staging) {
         Err(later @ VolumeError::GrowsLater { .. }) => {
             tracing::warn!("{later}");
-            Ok(())
+            Ok(false)
         }
-        expanded => expanded,
+        expanded => expanded.map(|()| true),
     }
 }
 

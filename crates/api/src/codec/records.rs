@@ -5,14 +5,15 @@ use super::wire::{Decoder, Encoder, Field, Value};
 use super::{CodecError, Record, Variants};
 use domain::address::AddressRange;
 use domain::agent::{AssignedConfig, AssignedPod, AssignedVolume, Assignment, FromAgent, ToAgent, VolumeRemoval};
-use domain::command::{Command, PodReport, Request};
+use domain::command::{Command, PodReport, Request, VolumeSize};
 use domain::config::{Config, ConfigKind, ConfigRef, ConfigSpec};
 use domain::event::{Batch, Event, Registration, RemovalCause};
 use domain::id::Key;
 use domain::names::{Endpoint, NamedService, NamesUpdate};
 use domain::object::{
-    Attachment, Binding, Budget, Claim, Class, ContainerStatus, Deletion, Hold, Meta, Node, Phase, Pod, PodClaim,
-    PodEnd, PodStatus, Server, Service, Set, Shutdown, TemplateRevision, Unplaced, Unreachable, Volume, VolumePhase,
+    Attachment, Binding, Budget, Claim, Class, ContainerStatus, Deletion, Growth, Hold, Meta, Node, Phase, Pod,
+    PodClaim, PodEnd, PodStatus, Server, Service, Set, Shutdown, TemplateRevision, Unplaced, Unreachable, Volume,
+    VolumePhase,
 };
 use domain::security::{ContainerSecurity, PodSecurity};
 use domain::spec::{
@@ -31,7 +32,8 @@ record! {
         1: boot_id, 2: machine_id, 3: capacity, 4: pods_max, 5: labels, 6: taints, 7: info, 8: leftovers,
         9: former_boot, 10: pod_range,
     }
-    PodReport { 1: pod, 2: uid, 3: status, 4: has_volumes, 5: is_gone }
+    PodReport { 1: pod, 2: uid, 3: status, 4: has_volumes, 5: is_gone, 6: grown }
+    VolumeSize { 1: volume, 2: size_bytes }
 }
 
 variants! {
@@ -78,6 +80,8 @@ variants! {
         75: VolumeAttached { 1: volume, 2: node, 3: fence },
         76: AttachmentReleased { 1: volume, 2: node, 3: fence, 4: cause },
         77: VolumeUpdated { 1: volume, 2: labels, 3: annotations, 4: spec },
+        78: VolumeGrowthBegan { 1: volume, 2: from_bytes },
+        79: VolumeGrown { 1: volume },
 
         90: ClassApplied { 1: class, 2: spec, 3: labels, 4: annotations },
         91: ClassRemoved { 1: class },
@@ -277,7 +281,8 @@ record! {
     Hold { 1: since, 2: at_ms, 3: node, 4: heard_at_ms }
     Unplaced { 1: node_count, 2: reasons }
     Claim { 1: meta, 2: spec, 3: volume, 4: is_lost, 5: deleting_at_ms, 6: finalizers }
-    Volume { 1: meta, 2: spec, 3: claim, 4: phase, 5: fence, 6: attachments }
+    Volume { 1: meta, 2: spec, 3: claim, 4: phase, 5: fence, 6: attachments, 7: growth }
+    Growth { 1: from_bytes, 2: at_ms }
     Attachment { 1: incarnation, 2: fence, 3: is_attached, 4: at_ms }
     Class { 1: meta, 2: spec }
     Service { 1: meta, 2: spec, 3: address }
@@ -303,7 +308,7 @@ record! {
         1: pod, 2: uid, 3: uid_text, 4: ordinal, 5: set, 6: address, 7: service_name, 8: labels, 9: template,
         10: volumes, 11: stop_within_ms, 12: annotations,
     }
-    AssignedVolume { 1: name, 2: volume, 3: driver, 4: handle, 5: fence, 6: capacity_bytes }
+    AssignedVolume { 1: name, 2: volume, 3: driver, 4: handle, 5: fence, 6: capacity_bytes, 7: is_growing }
     VolumeRemoval { 1: volume, 2: driver, 3: handle }
     NamesUpdate { 1: revision, 2: is_whole, 3: services, 4: removed, 5: has_more }
     NamedService { 1: address, 2: ports, 3: pods }

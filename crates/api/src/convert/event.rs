@@ -3,6 +3,7 @@
 use super::meta::spoken;
 use super::pod::{address_text, unplaced_message};
 use crate::codec::Variants as _;
+use crate::quantity::format_bytes;
 use crate::v1;
 use domain::event::{Batch, Event, RemovalCause};
 use domain::id::{Name, Revision, Uid};
@@ -88,6 +89,8 @@ pub fn sentence(event: &Event) -> String {
         | Event::ClaimFinalizersChanged { .. }
         | Event::VolumeCreated { .. }
         | Event::VolumeUpdated { .. }
+        | Event::VolumeGrowthBegan { .. }
+        | Event::VolumeGrown { .. }
         | Event::VolumeReleased { .. }
         | Event::VolumeDeletionRequested { .. }
         | Event::VolumeRemoved { .. }
@@ -182,6 +185,10 @@ fn storage_sentence(name: &str, event: &Event) -> String {
 
         Event::VolumeCreated { .. } => format!("volume {name} was made"),
         Event::VolumeUpdated { .. } => format!("volume {name} was changed"),
+        Event::VolumeGrowthBegan { from_bytes, .. } => {
+            format!("the file system of volume {name} is to grow from {}", format_bytes(*from_bytes))
+        }
+        Event::VolumeGrown { .. } => format!("the file system of volume {name} has grown"),
         Event::VolumeReleased { .. } => format!("volume {name} is released: its claim is gone"),
         Event::VolumeDeletionRequested { .. } => format!("the storage of volume {name} is to be removed"),
         Event::VolumeRemoved { .. } => format!("volume {name} is gone"),
@@ -307,6 +314,8 @@ fn details(event: &Event) -> BTreeMap<String, String> {
         | Event::ClaimFinalizersChanged { .. }
         | Event::VolumeCreated { .. }
         | Event::VolumeUpdated { .. }
+        | Event::VolumeGrowthBegan { .. }
+        | Event::VolumeGrown { .. }
         | Event::VolumeReleased { .. }
         | Event::VolumeDeletionRequested { .. }
         | Event::VolumeRemoved { .. }

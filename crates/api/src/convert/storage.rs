@@ -158,16 +158,40 @@ pub fn claim_to_wire(state: &State, key: &Key, claim: &Claim) -> v1::PersistentV
         status: Some(v1::PersistentVolumeClaimStatus {
             phase: phase.to_owned(),
             access_modes: volume.map(|volume| access_to_wire(volume.spec.access)).unwrap_or_default(),
-            capacity: volume.map(|volume| storage(volume.spec.capacity_bytes)).unwrap_or_default(),
+            capacity: volume.map(|volume| storage(size_of(volume))).unwrap_or_default(),
             conditions: claim_condition(state, key, claim).into_iter().collect(),
         }),
     }
 }
 
-/// Why a claim has no volume.
+/// What its users have of it: while it grows, what they had before.
+fn size_of(volume: &Volume) -> u64 {
+    volume.growth.as_ref().map_or(volume.spec.capacity_bytes, |growth| growth.from_bytes)
+}
+
+/// That a claim's file system is to grow: on the node that has it, or once one has it again.
+fn growth_condition(name: &VolumeName, volume: &Volume) -> Option<v1::Condition> {
+    let growth = volume.growth.as_ref()?;
+    let (kind, message) = match volume.attachments.keys().next() {
+        Some(node) => (
+            "Resizing",
+            format!(
+                "node {node} makes the file system of volume {name} larger; where it cannot while the volume is in use, \
+                 it does when the pod is started again"
+            ),
+        ),
+        None => (
+            "FileSystemResizePending",
+            format!("the file system of volume {name} grows when a pod that uses the claim is started"),
+        ),
+    };
+    Some(condition(kind, "True", growth.at_ms, "", &message))
+}
+
+/// Why a claim has no volume, or not its size yet.
 fn claim_condition(state: &State, key: &Key, claim: &Claim) -> Option<v1::Condition> {
-    if claim.volume.is_some() {
-        return None;
+    if let Some(name) = &claim.volume {
+        return state.volumes.get(name).and_then(|volume| growth_condition(name, volume));
     }
     let why = domain::explain(state, "PersistentVolumeClaim", key)?;
     Some(condition("Bound", "False", claim.meta.created_at_ms, "Pending", &why.sentence))

@@ -3,7 +3,7 @@
 use domain::State;
 use domain::address::AddressRange;
 use domain::agent::{AssignedConfig, AssignedPod, AssignedVolume, Assignment, FromAgent, ToAgent, VolumeRemoval};
-use domain::command::{Command, PodReport};
+use domain::command::{Command, PodReport, VolumeSize};
 use domain::config::{Blob, ConfigKind, ConfigRef, ConfigSpec};
 use domain::event::{Event, Registration, RemovalCause};
 use domain::id::{Fence, Incarnation, Key, Ordinal, Revision, ServerId, Uid};
@@ -389,6 +389,8 @@ fn volume_events() -> Vec<Event> {
             spec: volume_spec(),
             annotations: labels(&[("note", "volume")]),
         },
+        Event::VolumeGrowthBegan { volume: volume.clone(), from_bytes: 1 << 30 },
+        Event::VolumeGrown { volume: volume.clone() },
         Event::VolumeUpdated {
             volume,
             labels: labels(&[("kind", "ssd")]),
@@ -491,7 +493,8 @@ fn server_events() -> Vec<Event> {
 }
 
 fn pod_report() -> PodReport {
-    PodReport { pod: pod(), uid: Uid(12), status: pod_status(), has_volumes: true, is_gone: true }
+    let grown = vec![VolumeSize { volume: "pv-1".into(), size_bytes: 1 << 30 }];
+    PodReport { pod: pod(), uid: Uid(12), status: pod_status(), has_volumes: true, is_gone: true, grown }
 }
 
 fn apply_config() -> Command {
@@ -628,6 +631,7 @@ fn assignment() -> Assignment {
         handle: "pv-1".into(),
         fence: Fence(7),
         capacity_bytes: 1 << 30,
+        is_growing: true,
     };
     let assigned = AssignedPod {
         pod: pod(),

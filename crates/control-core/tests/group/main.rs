@@ -316,7 +316,7 @@ impl World {
     fn report_running(&mut self, server: u64, session: u64, pod: &Key, uid: Uid) {
         let incarnation = self.control(server).state().nodes[&NodeName::new("n1")].incarnation;
         let status = PodStatus { phase: Phase::Running, is_ready: true, ..PodStatus::default() };
-        let report = PodReport { pod: pod.clone(), uid, status, has_volumes: true, is_gone: false };
+        let report = PodReport { pod: pod.clone(), uid, status, has_volumes: true, ..PodReport::default() };
         let frame = FromAgent::Report {
             number: 1,
             incarnation,

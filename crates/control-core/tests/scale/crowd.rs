@@ -68,7 +68,7 @@ impl Crowd {
         let record = &self.draft.state().pods[&pod];
         let binding = record.binding.clone().expect("it is placed");
         let status = PodStatus { is_ready: !record.status.is_ready, ..record.status.clone() };
-        let report = PodReport { pod, uid: record.meta.uid, status, has_volumes: true, is_gone: false };
+        let report = PodReport { pod, uid: record.meta.uid, status, has_volumes: true, ..PodReport::default() };
         self.ask(report_of(&binding.node, binding.incarnation, vec![report]));
     }
 
@@ -133,7 +133,7 @@ impl Crowd {
                 containers: vec![container],
                 ..PodStatus::default()
             };
-            PodReport { pod: pod.pod.clone(), uid: pod.uid, status, has_volumes: true, is_gone: false }
+            PodReport { pod: pod.pod.clone(), uid: pod.uid, status, has_volumes: true, ..PodReport::default() }
         });
         let command = report_of(node, assignment.incarnation, reports.collect());
         self.ask(command);

@@ -4,10 +4,11 @@ use super::{Decision, not_found, pod, removal, removal_of_all};
 use crate::command::{PodReport, Rejection};
 use crate::event::{Event, Registration, RemovalCause};
 use crate::id::{Incarnation, Name, NodeName, Uid, VolumeName};
-use crate::object::{Node, Pod, VolumePhase};
+use crate::object::{Node, Pod, Volume, VolumePhase};
 use crate::spec::Labels;
 use crate::state::State;
 use mutants::{Mutant, is_on};
+use std::sync::Arc;
 
 pub(super) fn cordon(state: &State, name: &NodeName, wanted: bool) -> Decision {
     let node = state.nodes.get(name).ok_or_else(|| not_found("node", name))?;
@@ -223,6 +224,18 @@ fn report_pod(state: &State, node: &NodeName, pod: &Pod, report: &PodReport, eve
                     fence: attachment.fence,
                 });
             }
+        }
+    }
+    for size in &report.grown {
+        // What was said of a smaller size may come late.
+        let is_grown = |volume: &&Arc<Volume>| {
+            volume.growth.is_some()
+                && volume.spec.capacity_bytes <= size.size_bytes
+                && volume.attachments.contains_key(node)
+        };
+        let grown = Event::VolumeGrown { volume: size.volume.clone() };
+        if state.volumes.get(&size.volume).filter(is_grown).is_some() && !events.contains(&grown) {
+            events.push(grown);
         }
     }
     if pod.status != report.status {

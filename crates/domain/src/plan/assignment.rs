@@ -62,6 +62,7 @@ fn assigned(state: &State, node: &NodeName, key: &Key, pod: &Pod) -> AssignedPod
                 handle: volume.spec.handle.clone(),
                 fence,
                 capacity_bytes: volume.spec.capacity_bytes,
+                is_growing: volume.growth.is_some(),
             })
         })
         .collect();

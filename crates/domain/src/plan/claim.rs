@@ -80,16 +80,23 @@ pub(crate) fn bind(state: &State, key: &Key, claim: &Claim, waits: bool) -> Vec<
     ]
 }
 
-/// The event by which a claim's volume gets the size that the claim asks for, if it is smaller.
-pub(crate) fn volume_growth(state: &State, claim: &Claim, request_bytes: u64) -> Option<Event> {
-    let volume = claim.volume.as_ref()?;
-    let record = state.volumes.get(volume).filter(|record| record.spec.capacity_bytes < request_bytes)?;
-    Some(Event::VolumeUpdated {
+/// The events by which a claim's volume gets the size that the claim asks for, if it is smaller.
+pub(crate) fn volume_growth(state: &State, claim: &Claim, request_bytes: u64) -> Vec<Event> {
+    let found = claim.volume.as_ref().and_then(|volume| state.volumes.get_key_value(volume));
+    let Some((volume, record)) = found.filter(|(_, record)| record.spec.capacity_bytes < request_bytes) else {
+        return Vec::new();
+    };
+    let mut events = vec![Event::VolumeUpdated {
         volume: volume.clone(),
         labels: record.meta.labels.clone(),
         annotations: record.meta.annotations.clone(),
         spec: VolumeSpec { capacity_bytes: request_bytes, ..record.spec.clone() },
-    })
+    }];
+    // One that grows already goes on to, from where it was.
+    if record.growth.is_none() && driver::grows_on_node(record.spec.driver.as_str()) {
+        events.push(Event::VolumeGrowthBegan { volume: volume.clone(), from_bytes: record.spec.capacity_bytes });
+    }
+    events
 }
 
 /// The best free volume: one kept for this claim, then the closest set of access modes, then the smallest

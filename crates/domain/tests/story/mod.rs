@@ -153,7 +153,7 @@ impl Story {
                 let is_ready = !self.broken.contains(pod.pod.name.as_str());
                 let status = PodStatus { phase: Phase::Running, is_ready, ..PodStatus::default() };
                 let is_gone = pod.stop_within_ms.is_some();
-                PodReport { pod: pod.pod.clone(), uid: pod.uid, status, has_volumes: true, is_gone }
+                PodReport { pod: pod.pod.clone(), uid: pod.uid, status, has_volumes: true, is_gone, grown: Vec::new() }
             });
             let command = Command::Report {
                 node: node.clone(),

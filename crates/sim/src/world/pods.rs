@@ -77,7 +77,7 @@ impl World<'_> {
         let Some(deed) = self.task(node, uid).and_then(|task| task.current.take()) else { return };
         match deed {
             Deed::Attach { pod, volume } => {
-                let result = self.attach(node, &pod, &volume);
+                let result = self.attach(node, &pod, &volume).map(|()| volume.capacity_bytes);
                 self.give_agent(node, Input::AttachDone { uid, volume: volume.volume, result });
             }
             Deed::Start { pod, container, attempt } => {
