@@ -20,12 +20,10 @@ use super::fault::{Direction, Fault, FaultKind, Faults};
 use super::layout::{ClusterFile, Layout, Lock, ProcessName, random_hex};
 use super::link::Link;
 use super::network::{End, Network};
-use super::procfs::ProcessRef;
+use super::procfs::{KILL_MS_MAX, ProcessRef};
 use super::up::{Notice, SERVERS_MAX};
 use super::{Refused, network, process, stop};
 
-/// How long a process may take to end after SIGKILL.
-const KILL_MS_MAX: u64 = 10_000;
 /// Ends that nobody looked at yet; beyond this the tasks that wait for processes wait for us.
 const EXITS_MAX: usize = 64;
 

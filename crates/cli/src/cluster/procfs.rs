@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Refused;
 
-/// How long processes may take to vanish after SIGKILL; one that waits for a dead disk may never.
-const KILL_MS_MAX: u64 = 10_000;
+/// How long processes may take to vanish after SIGKILL: whoever waits for a busy disk ends when that answers, and one that
+/// waits for a dead disk may never.
+pub(super) const KILL_MS_MAX: u64 = 20_000;
 const POLL_MS: u64 = 5;
 
 /// A process, told apart from a later one with the same pid.

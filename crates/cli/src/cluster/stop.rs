@@ -129,7 +129,7 @@ pub(super) fn end_servers_and_agents(layout: &Layout, file: &mut ClusterFile) ->
         for process in &running {
             process.signal(Signal::KILL)?;
         }
-        procfs::wait_until_gone(running, Instant::now() + Duration::from_millis(STOP_MS_MAX))?;
+        procfs::wait_until_gone(running, Instant::now() + Duration::from_millis(procfs::KILL_MS_MAX))?;
     }
     file.processes.clear();
     Ok(())
