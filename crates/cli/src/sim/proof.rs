@@ -5,7 +5,7 @@ use crate::error::CliError;
 
 /// With so many seeds a bug must be caught.
 #[cfg(feature = "mutants")]
-const SEEDS_MAX: u64 = 500;
+const SEEDS_MAX: u64 = 2_000;
 
 #[cfg(not(feature = "mutants"))]
 pub(super) fn prove(_names: &[String], _seeds: Option<u64>, _jobs: usize) -> Result<(), CliError> {

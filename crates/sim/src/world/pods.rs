@@ -261,7 +261,8 @@ impl World<'_> {
         let Some(pid) = machine.pid_of(uid, container) else { return };
         let Some(process) = machine.processes.get_mut(&pid) else { return };
         let was_stopping = std::mem::replace(&mut process.is_stopping, true);
-        let due_ms = process.kill_at_ms.map_or(kill_at_ms, |at_ms| at_ms.min(kill_at_ms));
+        // The time that a former agent set may be over: it died before.
+        let due_ms = process.kill_at_ms.map_or(kill_at_ms, |at_ms| at_ms.min(kill_at_ms)).max(self.now_ms);
         process.kill_at_ms = Some(due_ms);
         let listens = !process.is_stubborn && !was_stopping;
         self.tell(What::StopBegan { node: name, uid, container: container.clone(), grace_ms });
