@@ -32,6 +32,8 @@ struct Running {
 struct Group {
     directory: TempDir,
     addresses: BTreeMap<u64, SocketAddr>,
+    /// One connection to each server: whoever waits asks often, and would use up the ports that servers listen at.
+    channels: BTreeMap<u64, Channel>,
     running: BTreeMap<u64, Running>,
 }
 
@@ -45,7 +47,8 @@ impl Group {
             held.push(listener);
         }
         drop(held);
-        let mut group = Self { directory: TempDir::new().unwrap(), addresses, running: BTreeMap::new() };
+        let channels = addresses.iter().map(|(id, address)| (*id, way_to(*address))).collect();
+        let mut group = Self { directory: TempDir::new().unwrap(), addresses, channels, running: BTreeMap::new() };
         (1..=3).for_each(|id| group.start_server(id));
         group
     }
@@ -71,6 +74,7 @@ impl Group {
         drop(listener);
         let join = self.addresses.values().map(SocketAddr::to_string).collect();
         self.addresses.insert(id, listen);
+        self.channels.insert(id, way_to(listen));
         let config =
             ServerConfig { id: 0, listen, peers: BTreeMap::new(), founders: Vec::new(), join, ..self.config(id) };
         self.start_with(id, ServerConfig { cluster_id: String::new(), ..config });
@@ -141,7 +145,7 @@ impl Group {
     }
 
     fn channel(&self, id: u64) -> Channel {
-        Endpoint::from_shared(format!("http://{}", self.addresses[&id])).unwrap().connect_lazy()
+        self.channels[&id].clone()
     }
 
     fn sets(&self, id: u64) -> StatefulSetsClient<Channel> {
@@ -183,6 +187,10 @@ impl Group {
     fn follower(&self, leader: u64) -> u64 {
         *self.running.keys().find(|id| **id != leader).unwrap()
     }
+}
+
+fn way_to(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy()
 }
 
 fn apply(name: &str, replicas: Option<i32>, request_id: &str) -> ApplyStatefulSetRequest {
