@@ -9,9 +9,9 @@ use crate::{ServerConfig, ServerError};
 use bytes::Bytes;
 use consensus::Retention;
 use control_core::{Control, Input, Output, Recovered, SnapshotBytes};
-use domain::agent::ToAgent;
+use domain::agent::{FromAgent, ToAgent};
 use journal::{DirDisk, Journal, Ledger, Options, Seq, SnapshotStore};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -20,6 +20,10 @@ use tokio::sync::mpsc;
 
 /// How many inputs one step takes: enough to share a sync between all that wait, and not so many that ticks starve.
 const STEP_INPUTS_MAX: usize = 8_192;
+
+/// One step decides what agents say of so many pods: what a whole cluster says at once would take seconds, in which no other
+/// server hears from this one, and another one is elected.
+const STEP_PODS_MAX: usize = 1_024;
 
 /// The ledger that says whose a directory is.
 pub(crate) const OWNER: &str = "owner";
@@ -140,19 +144,31 @@ impl Engine {
     }
 
     fn go_on(&mut self) -> Result<(), ServerError> {
-        let mut waiting = Vec::new();
+        let (mut received, mut waiting) = (Vec::new(), VecDeque::new());
         loop {
             let mut inputs = std::mem::take(&mut self.own_inputs);
             // What came of executing does not wait for somebody else to come.
-            if inputs.is_empty() && self.commands.blocking_recv_many(&mut waiting, STEP_INPUTS_MAX) == 0 {
+            let goes_on = !inputs.is_empty() || !waiting.is_empty();
+            if !goes_on && self.commands.blocking_recv_many(&mut received, STEP_INPUTS_MAX) == 0 {
                 return Ok(());
             }
-            while waiting.len() < STEP_INPUTS_MAX
+            while waiting.len() + received.len() < STEP_INPUTS_MAX
                 && let Ok(command) = self.commands.try_recv()
             {
-                waiting.push(command);
+                received.push(command);
             }
-            for command in waiting.drain(..) {
+            for command in received.drain(..) {
+                if is_urgent(&command) {
+                    inputs.push(self.register(command));
+                } else {
+                    waiting.push_back(command);
+                }
+            }
+            let mut pods = 0;
+            while pods < STEP_PODS_MAX
+                && let Some(command) = waiting.pop_front()
+            {
+                pods += pods_of(&command);
                 match command {
                     Command::Stop => return Ok(()),
                     Command::Failed(ServerError::Removed { .. }) => return Err(self.end_removed()?),
@@ -279,6 +295,45 @@ impl Engine {
 
     fn now_ms(&self) -> u64 {
         millis(self.started_at.elapsed())
+    }
+}
+
+/// What keeps the group together does not wait behind what agents and clients want.
+fn is_urgent(command: &Command) -> bool {
+    match command {
+        Command::Input(
+            Input::Tick
+            | Input::PeerMessages { .. }
+            | Input::PeerUnreachable { .. }
+            | Input::PeerGone { .. }
+            | Input::SnapshotReceived { .. }
+            | Input::SnapshotWritten { .. }
+            | Input::SnapshotSent { .. },
+        ) => true,
+        Command::Input(
+            Input::Call { .. }
+            | Input::Read { .. }
+            | Input::TransferLeader { .. }
+            | Input::AgentOpened { .. }
+            | Input::AgentFrame { .. }
+            | Input::AgentClosed { .. },
+        )
+        | Command::Call { .. }
+        | Command::Calls { .. }
+        | Command::Read { .. }
+        | Command::Transfer { .. }
+        | Command::AgentOpened { .. }
+        | Command::Failed(_)
+        | Command::Stop => false,
+    }
+}
+
+/// Of how many pods a command speaks, where that is what makes it long.
+fn pods_of(command: &Command) -> usize {
+    match command {
+        Command::Input(Input::AgentFrame { frame: FromAgent::Report { pods, .. }, .. }) => pods.len(),
+        Command::Input(Input::AgentFrame { frame: FromAgent::Register { running, .. }, .. }) => running.len(),
+        _ => 0,
     }
 }
 
