@@ -78,9 +78,11 @@ impl Control {
         let is_repeat = call.request.id.as_ref().is_some_and(|id| draft.requests.contains(id));
         let change = change_of(&call.request.command, draft);
         match self.replica.check_change(change) {
-            Err(ChangeRefused::Pending | ChangeRefused::Transferring) if !is_repeat => {
+            Err(ChangeRefused::Pending) if !is_repeat => {
                 return self.answer_confirmed(call.waiter, Err(Rejection::ServersChanging));
             }
+            // As with whatever else is asked for meanwhile: it is asked again, of whoever leads then.
+            Err(ChangeRefused::Transferring) if !is_repeat => return self.give_up(call.waiter),
             Err(ChangeRefused::IsLeader) if !is_repeat => return self.hand_over_first(call.waiter),
             // Whatever else raft would refuse, the state knows too, and says it better.
             Err(_) => {}

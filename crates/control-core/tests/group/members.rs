@@ -132,6 +132,19 @@ fn a_leader_that_is_to_be_removed_hands_over_first_and_ends() {
 }
 
 #[test]
+fn a_removal_that_meets_its_own_handover_is_not_refused() {
+    let mut world = World::new(3);
+    let leader = world.elect();
+    let Answer::NotLeader { leader: Some(heir) } = ask(&mut world, leader, "remove", remove(leader)) else {
+        panic!("it does not remove itself");
+    };
+    // The handover lasts, and the leader leads on.
+    world.stop(heir);
+    let again = ask(&mut world, leader, "remove", remove(leader));
+    assert!(matches!(again, Answer::NotLeader { .. }), "it is to be asked again: {again:?}");
+}
+
+#[test]
 fn a_removal_that_would_leave_no_quorum_is_refused() {
     let mut world = World::new(3);
     let leader = world.elect();
