@@ -298,7 +298,7 @@ impl Engine {
     }
 }
 
-/// What keeps the group together does not wait behind what agents and clients want.
+/// What keeps the group and its leases together does not wait behind what else agents and clients want.
 fn is_urgent(command: &Command) -> bool {
     match command {
         Command::Input(
@@ -308,14 +308,16 @@ fn is_urgent(command: &Command) -> bool {
             | Input::PeerGone { .. }
             | Input::SnapshotReceived { .. }
             | Input::SnapshotWritten { .. }
-            | Input::SnapshotSent { .. },
+            | Input::SnapshotSent { .. }
+            // Or the leader would think a node silent that it did not listen to.
+            | Input::AgentFrame { frame: FromAgent::Heartbeat { .. }, .. },
         ) => true,
         Command::Input(
             Input::Call { .. }
             | Input::Read { .. }
             | Input::TransferLeader { .. }
             | Input::AgentOpened { .. }
-            | Input::AgentFrame { .. }
+            | Input::AgentFrame { frame: FromAgent::Register { .. } | FromAgent::Report { .. }, .. }
             | Input::AgentClosed { .. },
         )
         | Command::Call { .. }
