@@ -432,7 +432,8 @@ impl Control {
         } else {
             match self.leader.as_mut().and_then(|leader| leader.take_committed(term)) {
                 Some(own) => {
-                    own.into_iter().for_each(|own| self.apply_own(own));
+                    let log_bytes = payload.len() / own.len().max(1);
+                    own.into_iter().for_each(|own| self.apply_own(own, log_bytes));
                     if let Some(leader) = &mut self.leader {
                         leader.share(&self.state);
                     }
@@ -441,8 +442,9 @@ impl Control {
                     let batches = api::codec::decode_entry(payload).unwrap_or_else(|error| {
                         panic!("entry {index} of the log is not one that this version knows: {error}")
                     });
+                    let log_bytes = payload.len() / batches.len().max(1);
                     for batch in batches {
-                        self.apply(batch);
+                        self.apply(batch, log_bytes);
                     }
                 }
             }
@@ -454,9 +456,9 @@ impl Control {
         self.write_snapshot_if_due();
     }
 
-    fn apply_own(&mut self, own: InFlight) {
+    fn apply_own(&mut self, own: InFlight, log_bytes: usize) {
         let revision = Revision(own.batch.base.0 + own.batch.events.len() as u64);
-        assert!(self.apply(own.batch), "a leader's own batch follows the state it was decided on");
+        assert!(self.apply(own.batch, log_bytes), "a leader's own batch follows the state it was decided on");
         self.answer(own.waiter, Ok(crate::Reply { revision, changed: true }));
         own.answers.into_iter().for_each(|(waiter, answer)| self.answer(waiter, answer));
     }
@@ -475,7 +477,7 @@ impl Control {
     }
 
     /// Applies a batch, unless it was decided on a state that never came to be.
-    fn apply(&mut self, batch: Batch) -> bool {
+    fn apply(&mut self, batch: Batch, log_bytes: usize) -> bool {
         // Nodes that lose a pod are seen before, nodes that get one after. No copy of the state is kept meanwhile: while
         // there is none, it is changed in place.
         let mut touched = BTreeSet::new();
@@ -495,7 +497,7 @@ impl Control {
         if batch.events.iter().any(Event::is_of_servers) {
             self.out.push(Output::ServersChanged { servers: members::addresses(&self.state) });
         }
-        self.out.push(Output::Published(Arc::new(AppliedBatch::new(batch, &self.state))));
+        self.out.push(Output::Published(Arc::new(AppliedBatch::new(batch, &self.state, log_bytes))));
         true
     }
 

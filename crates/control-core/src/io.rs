@@ -316,13 +316,15 @@ pub struct AppliedBatch {
     pub cluster: Name,
     /// The identities of what its events are about.
     pub subjects: Vec<Option<Uid>>,
+    /// What it took of the log: its even share of the entry that it came in.
+    pub log_bytes: usize,
 }
 
 impl AppliedBatch {
     /// A batch, and the state that it led to.
     #[must_use]
-    pub fn new(batch: Batch, state: &State) -> Self {
+    pub fn new(batch: Batch, state: &State, log_bytes: usize) -> Self {
         let subjects = domain::subjects(state, &batch);
-        Self { batch, revision: state.revision, cluster: state.cluster.clone(), subjects }
+        Self { batch, revision: state.revision, cluster: state.cluster.clone(), subjects, log_bytes }
     }
 }

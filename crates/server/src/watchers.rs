@@ -219,7 +219,7 @@ mod tests {
         state.revision = Revision(base);
         let batch = Batch { base: Revision(base), events, ..Batch::default() };
         assert!(state.apply_batch(&batch));
-        Arc::new(AppliedBatch::new(batch, &state))
+        Arc::new(AppliedBatch::new(batch, &state, 0))
     }
 
     fn watchers() -> Watchers {
