@@ -228,6 +228,7 @@ impl Control {
 
     fn on_tick(&mut self) {
         self.raft_inputs.push(ReplicaInput::Tick);
+        self.reads.hurry();
         self.write_snapshot_if_due();
         self.give_up_transfers();
         self.promote_learners();

@@ -1,4 +1,5 @@
-//! What waits for the cluster to confirm that this server's view is current. One question per step serves all.
+//! What waits for the cluster to confirm that this server's view is current. One question per step serves all; what is in
+//! no hurry waits for one that is asked anyway, or for the next tick.
 
 use crate::leader::{Answer, Waiter};
 use std::collections::BTreeMap;
@@ -15,12 +16,26 @@ pub(crate) enum Waiting {
     Answer(Waiter, Answer),
 }
 
+impl Waiting {
+    /// A heartbeat renews a lease from when it was sent, and so may wait for company: thousands of agents would have a round
+    /// of messages to every server each.
+    fn is_patient(&self) -> bool {
+        match self {
+            Self::Answer(Waiter::Heartbeat { .. }, _) => true,
+            Self::Answer(Waiter::Call(_) | Waiter::Register { .. } | Waiter::Report { .. } | Waiter::Nobody, _)
+            | Self::Read(_) => false,
+        }
+    }
+}
+
 /// Everything that waits.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reads {
     next_context: u64,
     /// Joins the next question.
     gathering: Vec<Waiting>,
+    /// Whether any of them should not wait for the next tick.
+    is_hurried: bool,
     /// Asked, by context.
     asked: BTreeMap<u64, Vec<Waiting>>,
     /// Confirmed, once this index is applied.
@@ -35,13 +50,19 @@ impl Reads {
             return false;
         }
         self.count += 1;
+        self.is_hurried |= !waiting.is_patient();
         self.gathering.push(waiting);
         true
     }
 
-    /// The context of a new question for all that gathered, if anything did.
+    /// Nothing that gathered waits any longer: a tick has come.
+    pub(crate) fn hurry(&mut self) {
+        self.is_hurried |= !self.gathering.is_empty();
+    }
+
+    /// The context of a new question for all that gathered, if any of it is in a hurry.
     pub(crate) fn ask(&mut self) -> Option<u64> {
-        if self.gathering.is_empty() {
+        if !std::mem::take(&mut self.is_hurried) {
             return None;
         }
         self.next_context += 1;
@@ -72,5 +93,40 @@ impl Reads {
         }
         self.count -= ready.len();
         ready
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Reply;
+    use domain::id::Revision;
+
+    fn heartbeat(session: u64) -> Waiting {
+        let answer = Ok(Reply { revision: Revision(1), changed: false });
+        Waiting::Answer(Waiter::Heartbeat { session, sent_at_ms: 5 }, answer)
+    }
+
+    #[test]
+    fn heartbeats_ask_nothing_before_the_next_tick() {
+        let mut reads = Reads::default();
+        assert!(reads.gather(heartbeat(1)) && reads.gather(heartbeat(2)));
+        assert_eq!(reads.ask(), None);
+        reads.hurry();
+        let context = reads.ask().expect("a tick came");
+        assert_eq!(reads.ask(), None, "one question is for all of them");
+        reads.confirm(context, 7);
+        assert_eq!(reads.take_ready(7).len(), 2);
+    }
+
+    #[test]
+    fn a_read_waits_for_nothing_and_takes_heartbeats_along() {
+        let mut reads = Reads::default();
+        assert!(reads.gather(heartbeat(1)) && reads.gather(Waiting::Read(9)));
+        let context = reads.ask().expect("a read is in a hurry");
+        reads.confirm(context, 7);
+        assert_eq!(reads.take_ready(7).len(), 2);
+        reads.hurry();
+        assert_eq!(reads.ask(), None, "nothing has gathered since");
     }
 }
