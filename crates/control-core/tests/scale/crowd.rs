@@ -44,7 +44,7 @@ impl Crowd {
             crowd.register(node);
         }
         for number in 0..pods.div_ceil(PODS_OF_SET) {
-            crowd.apply_set(number, PODS_OF_SET.min(pods - number * PODS_OF_SET));
+            crowd.ask(set_of(number, PODS_OF_SET.min(pods - number * PODS_OF_SET)));
         }
         for node in &nodes {
             crowd.report_all(node);
@@ -55,24 +55,34 @@ impl Crowd {
     /// A small change that has nothing to do with pods.
     pub(crate) fn change(&mut self) {
         self.changes += 1;
+        self.ask(self.next_change());
+    }
+
+    /// The change that would be next.
+    pub(crate) fn next_change(&self) -> Command {
         let annotations = [("payload".into(), format!("{:0256}", self.changes).into())].into();
         let spec = ServiceSpec { has_address: false, ..ServiceSpec::default() };
         let service = Key::new("default", "bench");
-        self.ask(Command::ApplyService { service, labels: Labels::new(), annotations, spec, address: None });
+        Command::ApplyService { service, labels: Labels::new(), annotations, spec, address: None }
     }
 
     /// A pod falls ill, or is well again: its set has to look at that.
     pub(crate) fn blink(&mut self) {
         self.changes += 1;
+        self.ask(self.next_blink());
+    }
+
+    /// The one that would be next.
+    pub(crate) fn next_blink(&self) -> Command {
         let pod = Key::new("default", "load-0-500");
         let record = &self.draft.state().pods[&pod];
         let binding = record.binding.clone().expect("it is placed");
         let status = PodStatus { is_ready: !record.status.is_ready, ..record.status.clone() };
         let report = PodReport { pod, uid: record.meta.uid, status, has_volumes: true, ..PodReport::default() };
-        self.ask(report_of(&binding.node, binding.incarnation, vec![report]));
+        report_of(&binding.node, binding.incarnation, vec![report])
     }
 
-    fn register(&mut self, node: &NodeName) {
+    pub(crate) fn register(&mut self, node: &NodeName) {
         let registration = Registration {
             boot_id: "b1d8b6f0-2f0c-4b86-9c86-3d2a1f6f5a31".into(),
             machine_id: format!("machine-{node}").into(),
@@ -81,38 +91,6 @@ impl Crowd {
             ..Registration::default()
         };
         self.ask(Command::RegisterNode { node: node.clone(), registration, running: Vec::new() });
-    }
-
-    fn apply_set(&mut self, number: u32, replicas: u32) {
-        let name = format!("load-{number}");
-        let labels: Labels = [("app".into(), name.as_str().into())].into();
-        let container = Container { name: "main".into(), image: "pause".into(), ..Container::default() };
-        let template = Template {
-            hash: u64::from(number),
-            labels: labels.clone(),
-            containers: vec![container],
-            grace_ms: 30_000,
-            ..Template::default()
-        };
-        let access = AccessModes { read_write_once_pod: true, ..AccessModes::default() };
-        let claim = ClaimTemplate {
-            name: "data".into(),
-            labels: Labels::new(),
-            spec: ClaimSpec { access, request_bytes: 64 << 20, ..ClaimSpec::default() },
-            annotations: Labels::new(),
-        };
-        let spec = SetSpec {
-            replicas,
-            selector: labels,
-            service_name: name.as_str().into(),
-            policy: PodManagement::Parallel,
-            template: Arc::new(template),
-            claim_templates: vec![claim],
-            revision_history_max: 10,
-            ..SetSpec::default()
-        };
-        let set = Key::new("default", &name);
-        self.ask(Command::ApplySet { set, labels: Labels::new(), annotations: Labels::new(), spec });
     }
 
     fn report_all(&mut self, node: &NodeName) {
@@ -142,7 +120,7 @@ impl Crowd {
     /// The leader decides, the follower reads the entry and applies it.
     fn ask(&mut self, command: Command) {
         self.now_ms += 1;
-        let request = Request { actor: "test".into(), id: None, expected: None, command };
+        let request = request(command);
         let outcome = self.draft.submit(&request, self.now_ms).expect("the command is accepted");
         let Outcome::Committed(batch) = outcome else { return };
         let mut entry = EntryWriter::default();
@@ -155,6 +133,43 @@ impl Crowd {
     }
 }
 
+/// A set of so many pods with a claim each.
+pub(crate) fn set_of(number: u32, replicas: u32) -> Command {
+    let name = format!("load-{number}");
+    let labels: Labels = [("app".into(), name.as_str().into())].into();
+    let container = Container { name: "main".into(), image: "pause".into(), ..Container::default() };
+    let template = Template {
+        hash: u64::from(number),
+        labels: labels.clone(),
+        containers: vec![container],
+        grace_ms: 30_000,
+        ..Template::default()
+    };
+    let access = AccessModes { read_write_once_pod: true, ..AccessModes::default() };
+    let claim = ClaimTemplate {
+        name: "data".into(),
+        labels: Labels::new(),
+        spec: ClaimSpec { access, request_bytes: 64 << 20, ..ClaimSpec::default() },
+        annotations: Labels::new(),
+    };
+    let spec = SetSpec {
+        replicas,
+        selector: labels,
+        service_name: name.as_str().into(),
+        policy: PodManagement::Parallel,
+        template: Arc::new(template),
+        claim_templates: vec![claim],
+        revision_history_max: 10,
+        ..SetSpec::default()
+    };
+    let set = Key::new("default", &name);
+    Command::ApplySet { set, labels: Labels::new(), annotations: Labels::new(), spec }
+}
+
 fn report_of(node: &NodeName, incarnation: domain::id::Incarnation, reports: Vec<PodReport>) -> Command {
     Command::Report { node: node.clone(), incarnation, reports, ended: Vec::new(), removed_volumes: Vec::new() }
+}
+
+pub(crate) fn request(command: Command) -> Request {
+    Request { actor: "test".into(), id: None, expected: None, command }
 }
