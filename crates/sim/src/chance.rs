@@ -26,6 +26,8 @@ pub enum Stream {
     Processes,
     /// What happens in a quiet world.
     Quiet,
+    /// What [`crate::focus::reboots`] chooses.
+    Reboots,
     /// What happens to servers that crash.
     Crashes,
     /// What people say of nodes that are away.

@@ -91,6 +91,27 @@ pub fn quiet(seed: u64) -> Scenario {
     focus.done()
 }
 
+/// Nodes that are started again before their word from the start before is heard: it comes after that of the next.
+#[must_use]
+pub fn reboots(seed: u64) -> Scenario {
+    let mut focus = Focus::new(Setup { nodes: 3, faults_ms: 120_000, ..Setup::plain(seed) }, Stream::Reboots);
+    let mut at_ms = 8_000;
+    while at_ms < focus.setup.faults_ms {
+        let target = Process::Node(focus.chance.between(1..=focus.setup.nodes));
+        // The way to the servers takes so long that the next start overtakes it, and not so long that nobody listens any more.
+        let delay_ms = focus.chance.between(3_000..=5_000);
+        focus.put(at_ms, Deed::Delay { target, from: Vec::new(), direction: Direction::Out, delay_ms });
+        for begins_at_ms in [at_ms + 100, at_ms + delay_ms + focus.chance.between(1_500..=4_000)] {
+            focus.put(begins_at_ms, Deed::PowerLoss { target });
+            focus.put(begins_at_ms + 50, Deed::Restart { target, new_boot: true });
+            at_ms = begins_at_ms;
+        }
+        focus.put(at_ms, Deed::Heal { target: Some(target) });
+        at_ms += focus.chance.between(8_000..=15_000);
+    }
+    focus.done()
+}
+
 /// Servers with slow disks that lose their power again and again, and are back at once.
 #[must_use]
 pub fn crashes(seed: u64) -> Scenario {

@@ -48,10 +48,11 @@ pub fn prove(mutant: Mutant, seeds: impl IntoIterator<Item = u64>) -> Proof {
     proof
 }
 
-/// What only a quiet world shows is looked for there.
+/// What chance alone would rarely show is looked for where it is likely.
 fn judge(mutant: Mutant, seed: u64) -> Ended {
     match mutant {
         Mutant::NoLeaderCheck => judged_quiet(&focus::quiet(seed)).ended,
+        Mutant::FormerBootUnchecked => judged(&focus::reboots(seed), |_| {}).ended,
         _ => judged(&generate::scenario(seed), |_| {}).ended,
     }
 }
