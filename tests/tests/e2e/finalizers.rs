@@ -50,7 +50,7 @@ fn a_pod_and_its_claim_wait_for_their_finalizers_and_say_so() {
     assert!(cluster.refused(&["patch", "pod", "web-1", "-p", late]).contains("example.com/more is new"));
     cluster.wait("why knows", || cluster.ok(&["why", "pod/web-1"]).contains("has ended"));
     let_go(&cluster, "pod", "web-1");
-    cluster.wait("it is made anew", || cluster.is_ready("web-1") && cluster.uid("web-1") != uid);
+    cluster.wait("it is made anew", || cluster.is_replaced("web-1", &uid));
 
     hold(&cluster, "pvc", CLAIM);
     cluster.ok(&["scale", "statefulset/web", "--replicas=1"]);
@@ -72,7 +72,7 @@ fn a_held_pod_that_is_given_up_waits_for_its_finalizers_too() {
     assert_eq!(cluster.uid("web-1"), uid, "its name is taken");
     assert_eq!(running(&cluster, "web-1"), std::slice::from_ref(&uid), "the old process goes on behind the cut");
     let_go(&cluster, "pod", "web-1");
-    cluster.wait("it is made anew", || cluster.is_ready("web-1") && cluster.uid("web-1") != uid);
+    cluster.wait("it is made anew", || cluster.is_replaced("web-1", &uid));
     assert!(cluster.written(CLAIM).contains(&uid), "with the data of its predecessor");
     cluster.ok(&["fault", "heal"]);
     cluster.wait("the old process has ended", || !running(&cluster, "web-1").contains(&uid));

@@ -304,11 +304,12 @@ impl Cluster {
     }
 
     pub(crate) fn is_ready(&self, pod: &str) -> bool {
-        let Some(object) = self.get("pod", pod) else { return false };
-        object
-            .pointer("/status/conditions")
-            .and_then(Value::as_array)
-            .is_some_and(|conditions| conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+        self.get("pod", pod).is_some_and(|object| shows_ready(&object))
+    }
+
+    /// Whether another pod than that of this uid has the name, and is ready. Asked once: in between there may be none.
+    pub(crate) fn is_replaced(&self, pod: &str, former_uid: &str) -> bool {
+        self.get("pod", pod).is_some_and(|object| shows_ready(&object) && object["metadata"]["uid"] != former_uid)
     }
 
     /// Waits until the whole set is ready.
@@ -465,4 +466,9 @@ pub(crate) fn eventually(bound: Duration, mut condition: impl FnMut() -> bool) -
         }
         std::thread::park_timeout(Duration::from_millis(20));
     }
+}
+
+fn shows_ready(pod: &Value) -> bool {
+    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.is_some_and(|conditions| conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
 }

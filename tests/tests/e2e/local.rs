@@ -34,9 +34,7 @@ fn down_leaves_no_process_and_up_restores_everything() {
     assert!(cluster.ok(&["down"]).contains("no cluster was running"));
     assert_eq!(cluster.run(&["get", "pods"]).code, Some(3), "nobody answers");
     cluster.up_again();
-    cluster.wait("the pods are made anew", || {
-        cluster.is_ready("web-0") && cluster.is_ready("web-1") && cluster.uid("web-1") != first
-    });
+    cluster.wait("the pods are made anew", || cluster.is_ready("web-0") && cluster.is_replaced("web-1", &first));
     cluster.wait_written("data-web-1", &cluster.uid("web-1"));
     assert!(cluster.written("data-web-1").contains(&first), "the data is there");
 
@@ -50,7 +48,7 @@ fn down_leaves_no_process_and_up_restores_everything() {
     assert!(cluster.ok(&["down"]).contains("its launcher was gone already"));
     assert_eq!(running(&cluster), [] as [i32; 0]);
     cluster.up_again();
-    cluster.wait("the pods are made anew", || cluster.is_ready("web-1") && cluster.uid("web-1") != second);
+    cluster.wait("the pods are made anew", || cluster.is_replaced("web-1", &second));
 
     // Killed again, and started without `down`: the servers and agents are replaced, the pods go on.
     let (third, pid) = (cluster.uid("web-1"), cluster.process_of("web-1"));

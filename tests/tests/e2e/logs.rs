@@ -65,7 +65,7 @@ fn logs_are_read_through_every_server() {
         let said = follower.end(&cluster);
         assert!(said.code == Some(0) && said.stdout.ends_with("goodbye"), "{said:#?}");
     }
-    cluster.wait("the next pod", || cluster.is_ready("talker-0") && cluster.uid("talker-0") != uid);
+    cluster.wait("the next pod", || cluster.is_replaced("talker-0", &uid));
     assert!(has_log(&cluster));
 }
 

@@ -115,7 +115,7 @@ fn data_survives_the_deletion_of_a_pod(cluster: &Cluster) {
     std::fs::write(directory.join("index.html"), "kept through everything").expect("the volume can be written");
     let before = cluster.uid(&name);
     cluster.ok(&["delete", "pod", &name]);
-    cluster.wait("the pod is made anew", || cluster.is_ready(&name) && cluster.uid(&name) != before);
+    cluster.wait("the pod is made anew", || cluster.is_replaced(&name, &before));
     assert_eq!(cluster.field("pvc", &claim, "/spec/volumeName"), volume, "it has the same volume");
     let address = cluster.field("pod", &name, "/status/podIP").expect("a ready pod has an address");
     let address = address.as_str().expect("an address is text");
@@ -187,7 +187,7 @@ fn on_delete_leaves_pods_until_they_are_made_anew(cluster: &Cluster) {
     assert_eq!(updated(cluster, set, 3), [] as [u32; 0]);
     let before = cluster.uid(&names[1]);
     cluster.ok(&["delete", "pod", &names[1]]);
-    cluster.wait("the deleted pod is back", || cluster.is_ready(&names[1]) && cluster.uid(&names[1]) != before);
+    cluster.wait("the deleted pod is back", || cluster.is_replaced(&names[1], &before));
     assert_eq!(updated(cluster, set, 3), [1], "only the pod that was made anew has the new template");
     let image = cluster.field("pod", &names[1], "/spec/containers/0/image");
     assert_eq!(image.as_ref().and_then(|image| image.as_str()), Some("nginx:1.17"));

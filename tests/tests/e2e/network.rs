@@ -218,8 +218,9 @@ fn networks_of_nodes_outlive_their_launcher_and_go_with_the_cluster() {
 
     // Another network is another boot: the pods are made anew, with addresses that they can use.
     cluster.ok(&["up", "--detach", "--network=host", "--data-dir", &cluster.data_dir()]);
-    cluster
-        .wait("the pods are made anew", || pods.iter().all(|pod| cluster.is_ready(pod)) && cluster.uid("web-0") != uid);
+    cluster.wait("the pods are made anew", || {
+        pods.iter().all(|pod| cluster.is_ready(pod)) && cluster.is_replaced("web-0", &uid)
+    });
     assert!(address(&cluster, "web-0").is_loopback());
     assert_eq!(links_of(&id), NO_LINKS);
     let said = cluster.refused(&["fault", "partition", "n1", "--from", "n2"]);

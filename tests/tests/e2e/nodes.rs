@@ -44,7 +44,7 @@ fn pods_survive_the_death_of_their_agent_and_are_adopted() {
     goes_on(&cluster, "web-1", &before[1]);
     // What the adopted pod is told, it does: it can still be stopped.
     cluster.ok(&["delete", "pod", "web-1"]);
-    cluster.wait("it is made anew", || cluster.is_ready("web-1") && cluster.uid("web-1") != before[1].0);
+    cluster.wait("it is made anew", || cluster.is_replaced("web-1", &before[1].0));
     assert!(!procs::is_running(before[1].1));
 
     // An agent that hangs is as good as cut off; resumed, nothing has happened.
@@ -60,7 +60,7 @@ fn pods_survive_the_death_of_their_agent_and_are_adopted() {
     let boot = cluster.field("node", &node, "/status/nodeInfo/bootID");
     cluster.ok(&["fault", "restart", &node, "--new-boot"]);
     assert!(!procs::is_running(before[0].1));
-    cluster.wait("the lost pod is made anew", || cluster.is_ready("web-0") && cluster.uid("web-0") != before[0].0);
+    cluster.wait("the lost pod is made anew", || cluster.is_replaced("web-0", &before[0].0));
     assert_ne!(cluster.field("node", &node, "/status/nodeInfo/bootID"), boot);
     assert!(cluster.refused(&["fault", "restart", "s1", "--new-boot"]).contains("only nodes have boots"));
 }
@@ -74,7 +74,7 @@ fn a_node_that_is_shut_down_hands_its_pod_and_its_data_over_and_nothing_is_held(
     let revision = cluster.revision();
     assert!(cluster.refused(&["fault", "shutdown", "s1"]).contains("only nodes are shut down"));
     cluster.ok(&["fault", "shutdown", &node]);
-    cluster.wait("another node has the pod", || cluster.is_ready("web-1") && cluster.uid("web-1") != before.0);
+    cluster.wait("another node has the pod", || cluster.is_replaced("web-1", &before.0));
     assert!(!procs::is_running(before.1));
     assert_ne!(cluster.node_of("web-1"), node);
     cluster.wait_written("data-web-1", &cluster.uid("web-1"));

@@ -56,7 +56,7 @@ impl Held {
     #[expect(clippy::print_stdout, reason = "a number for people; nothing is asserted of it")]
     fn wait_replaced(&self, exit: &str, since: Instant) -> String {
         let Self { cluster, uid, .. } = self;
-        let is_replaced = || cluster.is_ready("web-1") && cluster.uid("web-1") != *uid;
+        let is_replaced = || cluster.is_replaced("web-1", uid);
         cluster.wait("the replacement is ready", is_replaced);
         println!("{exit}: the replacement was ready after {:?}", since.elapsed());
         let new = cluster.uid("web-1");

@@ -112,7 +112,7 @@ fn whatever_happens(cluster: &Cluster) {
 
     // The pod is deleted: another one finds what the first has written.
     cluster.ok(&["delete", "pod", "web-0", "--wait"]);
-    cluster.wait("web-0 is back", || cluster.is_ready("web-0") && cluster.uid("web-0") != uid);
+    cluster.wait("web-0 is back", || cluster.is_replaced("web-0", &uid));
     assert_eq!(times(&seen(cluster), "asked\n"), 1, "{}", seen(cluster));
     assert_eq!(times(&seen(cluster), "started by"), 2, "{}", seen(cluster));
 

@@ -53,7 +53,7 @@ fn a_pod_that_fills_its_directory_beyond_the_limit_is_evicted_and_made_anew() {
     let uid = cluster.uid("scribe-0");
     let is_evicted = || cluster.run(&["events"]).stdout.contains("Evicted");
     cluster.wait("it is evicted, and says why", is_evicted);
-    let is_new = || cluster.get("pod", "scribe-0").is_some() && cluster.uid("scribe-0") != uid;
+    let is_new = || cluster.field("pod", "scribe-0", "/metadata/uid").is_some_and(|now| now != *uid);
     cluster.wait("it is made anew", is_new);
 }
 

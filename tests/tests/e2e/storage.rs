@@ -58,7 +58,7 @@ fn claims_end_after_their_pods_and_volumes_follow_the_reclaim_policy() {
 
     // Delete: with the pod the claim goes, and with the claim the data. The next pod has a new and empty volume.
     cluster.ok(&["delete", "pod", "web-1"]);
-    cluster.wait("the pod is made anew", || cluster.is_ready("web-1") && cluster.uid("web-1") != uid);
+    cluster.wait("the pod is made anew", || cluster.is_replaced("web-1", &uid));
     assert_ne!(volume("data-web-1").0, lost);
     cluster.wait("the old volume is gone", || cluster.get("pv", &lost).is_none() && !lost_dir.exists());
     cluster.wait_written("data-web-1", &cluster.uid("web-1"));
@@ -158,7 +158,7 @@ fn pods_of_several_nodes_share_a_directory() {
     for pod in pods {
         let uid = cluster.uid(pod);
         cluster.ok(&["delete", "pod", pod]);
-        cluster.wait("the pod is made anew", || cluster.is_ready(pod) && cluster.uid(pod) != uid);
+        cluster.wait("the pod is made anew", || cluster.is_replaced(pod, &uid));
         cluster.wait("it finds what all have written", || seen_by(pod).is_superset(&all));
     }
     assert_eq!(seen_by("share-0").len(), 2 * pods.len());

@@ -58,7 +58,7 @@ fn an_image_follows_its_pod_and_is_taken_from_a_writer_that_was_left_behind() {
     let why = cluster.ok(&["why", "pod/web-1"]);
     assert!(why.contains("loop.holdfast.dev takes the file system away from a writer"), "{why}");
     cluster.ok(&["delete", "pod", "web-1", "--force", "--grace-period=0"]);
-    cluster.wait("the replacement is ready", || cluster.is_ready("web-1") && cluster.uid("web-1") != uid);
+    cluster.wait("the replacement is ready", || cluster.is_replaced("web-1", &uid));
     let new = cluster.uid("web-1");
     cluster.wait("the replacement writes", || log("web-1").contains(&new));
     assert!(procs::is_running(pid), "cut off, the old process cannot know");
