@@ -7,9 +7,9 @@ mod samples;
 use api::codec::{
     CodecError, EntryWriter, Record, Variants, decode, decode_entry, encode, state_digest, template_hash,
 };
-use domain::event::{Batch, Event};
+use domain::event::{Batch, Event, Registration};
 use domain::id::{Key, Ordinal, RequestId, Revision};
-use domain::object::Pod;
+use domain::object::{Node, Pod};
 use domain::spec::Template;
 use domain::{Request, State};
 use proptest::prelude::*;
@@ -199,6 +199,18 @@ fn unknown_fields_are_skipped_and_unknown_variants_are_not() {
     let newer = decode::<Event>(&[0xfa, 0x07, 0x00]);
     assert_eq!(newer, Err(CodecError::VariantUnknown { kind: "Event", number: 127 }));
     assert_eq!(decode::<Event>(&[]), Err(CodecError::Missing { kind: "Event" }));
+}
+
+#[test]
+fn a_node_and_a_registration_that_list_ended_boots_are_read_all_the_same() {
+    let ended =
+        |field: u8, boot: &str| [&[field << 3 | 2, u8::try_from(boot.len()).unwrap()], boot.as_bytes()].concat();
+    let node = Node { is_cordoned: true, boot_id: "boot-2".into(), ..Node::default() };
+    let node_bytes = [encode(&node), ended(15, "boot-0"), ended(15, "boot-1")].concat();
+    assert_eq!(decode(&node_bytes), Ok(node));
+    let registration = Registration { boot_id: "boot-2".into(), ..Registration::default() };
+    let registration_bytes = [encode(&registration), ended(9, "boot-0"), ended(9, "boot-1")].concat();
+    assert_eq!(decode(&registration_bytes), Ok(Registration { former_boot: "boot-1".into(), ..registration }));
 }
 
 #[test]

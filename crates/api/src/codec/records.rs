@@ -30,6 +30,7 @@ record! {
     Request { 1: actor, 2: id, 3: expected, 4: command }
     Registration {
         1: boot_id, 2: machine_id, 3: capacity, 4: pods_max, 5: labels, 6: taints, 7: info, 8: leftovers,
+        // 9 was a list, oldest first, of the boots that had ended: of one that was written, the last is read.
         9: former_boot, 10: pod_range,
     }
     PodReport { 1: pod, 2: uid, 3: status, 4: has_volumes, 5: is_gone, 6: grown }
@@ -293,7 +294,8 @@ record! {
     Node {
         1: meta, 2: incarnation, 3: boot_id, 4: machine_id, 5: capacity, 6: reserved, 7: pod_count, 8: pods_max,
         9: taints, 10: is_cordoned, 11: unreachable, 12: leftovers, 13: info, 14: own_labels,
-        15: shutdown, 16: pod_range,
+        // 15 was the boots that had ended.
+        16: shutdown, 17: pod_range,
     }
     AddressRange { 1: first, 2: count }
     Unreachable { 1: since, 2: at_ms, 3: heard_at_ms }
