@@ -89,11 +89,11 @@ impl AgentCore {
     pub fn recover(mut config: Config, mut ledger: Ledger, live: Vec<LivePod>) -> Self {
         if ledger.boot_id != config.registration.boot_id {
             config.registration.former_boot.clone_from(&ledger.boot_id);
-        }
-        if ledger.boot_id != config.registration.boot_id && !is_on(Mutant::FormerBootResumed) {
             // The former boot's pods are not taken up again: a new boot is the word that they are dead.
-            ledger.pods.clear();
-            ledger.configs.clear();
+            if !is_on(Mutant::FormerBootResumed) {
+                ledger.pods.clear();
+                ledger.configs.clear();
+            }
         }
         let mut pods: BTreeMap<Uid, Pod> =
             ledger.pods.iter().map(|(uid, pod)| (*uid, Pod::assigned(Arc::clone(pod)))).collect();

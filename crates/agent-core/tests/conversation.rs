@@ -631,12 +631,17 @@ fn a_node_that_is_cut_off_and_shut_down_ends_its_pods_and_waits_for_nobody_for_e
     assert_eq!(agent.after(9_000 + SHUTDOWN_WORD_MS_MAX), [Output::End]);
 }
 
+/// What an agent that runs the pod writes down before it ends it for a shutdown.
+fn ledger_of_a_shutdown(pod: &AssignedPod) -> Ledger {
+    let told = Agent::running(pod).step(Input::ShutDown { grace_ms: 9_000 });
+    let Some(Output::SaveLedger(noted)) = told.into_iter().next() else { panic!("it is noted first") };
+    noted
+}
+
 #[test]
 fn what_was_ended_for_a_shutdown_is_not_started_by_the_next_agent_of_the_same_boot() {
     let pod = web(7, 3);
-    let mut agent = Agent::running(&pod);
-    let told = agent.step(Input::ShutDown { grace_ms: 9_000 });
-    let Some(Output::SaveLedger(noted)) = told.into_iter().next() else { panic!("it is noted first") };
+    let noted = ledger_of_a_shutdown(&pod);
     // It was told to be gone, and the agent died before it heard that this is known.
     let mut next = Agent::new("b1", noted, Vec::new());
     assert_eq!(deeds(next.step(Input::Tick)), []);
@@ -645,9 +650,7 @@ fn what_was_ended_for_a_shutdown_is_not_started_by_the_next_agent_of_the_same_bo
 #[test]
 fn an_end_that_the_control_plane_never_heard_of_is_not_taken_back() {
     let pod = web(7, 3);
-    let mut agent = Agent::running(&pod);
-    let told = agent.step(Input::ShutDown { grace_ms: 9_000 });
-    let Some(Output::SaveLedger(noted)) = told.into_iter().next() else { panic!("it is noted first") };
+    let noted = ledger_of_a_shutdown(&pod);
     // The agent died unheard. The next one of the same boot says that the pod is gone, and is still told to have it.
     let mut next = Agent::new("b1", noted.clone(), vec![live(7, LiveContainerState::Exited { code: 0 })]);
     next.register();

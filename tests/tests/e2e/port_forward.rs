@@ -57,13 +57,19 @@ fn echo(listener: TcpListener) {
     });
 }
 
-#[test]
-fn ports_of_a_pod_are_reached_through_every_server() {
+/// A cluster with one pod, and what listens at a port of that.
+fn cluster_with_listener() -> (Cluster, TcpListener, u16) {
     let cluster = Cluster::up();
     cluster.apply(&cluster.file("web.yaml", &writers(1)));
     cluster.wait_ready(&["web-0"]);
     let listener = listen(&cluster);
     let port = listener.local_addr().expect("a listener has an address").port();
+    (cluster, listener, port)
+}
+
+#[test]
+fn ports_of_a_pod_are_reached_through_every_server() {
+    let (cluster, listener, port) = cluster_with_listener();
     echo(listener);
     for (address, target) in cluster.addresses().iter().zip(["web-0", "pod/web-0", "sts/web"]) {
         let forward = Forward::start(&cluster, &["--cluster", address, target, &format!(":{port}")]);
@@ -95,11 +101,7 @@ fn ports_of_a_pod_are_reached_through_every_server() {
 
 #[test]
 fn a_connection_that_fails_says_so_and_the_next_one_works() {
-    let cluster = Cluster::up();
-    cluster.apply(&cluster.file("web.yaml", &writers(1)));
-    cluster.wait_ready(&["web-0"]);
-    let listener = listen(&cluster);
-    let port = listener.local_addr().expect("a listener has an address").port();
+    let (cluster, listener, port) = cluster_with_listener();
     drop(listener);
     let (leader, followers) = cluster.leader();
     // The server that is called is not the one that is killed: the way that breaks is the one behind it.
@@ -144,11 +146,7 @@ fn a_connection_that_fails_says_so_and_the_next_one_works() {
 
 #[test]
 fn connections_go_on_while_another_server_takes_the_lead() {
-    let cluster = Cluster::up();
-    cluster.apply(&cluster.file("web.yaml", &writers(1)));
-    cluster.wait_ready(&["web-0"]);
-    let listener = listen(&cluster);
-    let port = listener.local_addr().expect("a listener has an address").port();
+    let (cluster, listener, port) = cluster_with_listener();
     echo(listener);
     let (leader, others) = cluster.leader();
     let start = |server: &&str| {

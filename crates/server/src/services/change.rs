@@ -322,15 +322,16 @@ impl TryFrom<&api::v1::ApplyClaimRequest> for Change {
         let object = given(request.object.as_ref())?;
         let (claim, labels, annotations, spec, mut finalizers) =
             api::convert::claim_from_wire(object).map_err(|error| refused(&error))?;
-        let needs = match &request.finalizers {
-            None if finalizers.is_empty() => Needs::Finalizers,
-            None => Needs::Known,
-            Some(wanted) => {
-                finalizers = finalizers_of(&wanted.names).map_err(|error| refused(&error))?;
-                Needs::Known
-            }
+        let needs = if request.finalizers.is_none() && finalizers.is_empty() {
+            Needs::Finalizers
+        } else if spec.volume.is_some() {
+            Needs::Known
+        } else {
+            Needs::Nothing
         };
-        let needs = if needs == Needs::Known && spec.volume.is_none() { Needs::Nothing } else { needs };
+        if let Some(wanted) = &request.finalizers {
+            finalizers = finalizers_of(&wanted.names).map_err(|error| refused(&error))?;
+        }
         let command = Command::ApplyClaim { claim, labels, spec, annotations, finalizers };
         let change = Self::new(&request.request_id, request.expected_revision, command)?;
         Ok(Self { is_dry_run: request.dry_run, needs, ..change })
