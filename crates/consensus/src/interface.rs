@@ -75,6 +75,8 @@ pub enum Input {
     },
     /// Hand leadership to this member.
     TransferLeader(u64),
+    /// This member was removed and is not let go yet: it asks the others for it. Given with each tick.
+    Leave,
 }
 
 /// What is to be done, strictly in this order; each `Persist` is finished before the next output is looked at.

@@ -6,6 +6,7 @@
 
 mod error;
 mod interface;
+mod leaving;
 mod members;
 mod reads;
 mod record;

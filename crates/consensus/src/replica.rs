@@ -13,6 +13,7 @@ use raft::{INVALID_ID, ProgressState, RawNode, ReadOnlyOption, Ready, SnapshotSt
 
 use crate::error::ConsensusError;
 use crate::interface::{Config, Input, Output};
+use crate::leaving::{Leaving, Word};
 use crate::members::{ChangeRefused, MemberChange, Members};
 use crate::reads::Reads;
 use crate::record;
@@ -49,6 +50,7 @@ pub struct Replica {
     succession_ticks: Option<u64>,
     /// The commit index that a restart finds at least.
     durable_commit: u64,
+    leaving: Leaving,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +111,7 @@ impl Replica {
             ticks_since_start: 0,
             succession_ticks: None,
             durable_commit,
+            leaving: Leaving::default(),
         };
         replica.pin_election_timeout();
         Ok(replica)
@@ -250,6 +253,13 @@ impl Replica {
         others.filter_map(|voter| Some((matched.get(voter)?, Reverse(*voter)))).max().map(|(_, Reverse(voter))| voter)
     }
 
+    /// Whether another member has led with everything committed that is applied here, and will not forget it. A member
+    /// that was removed must stay until then.
+    #[must_use]
+    pub fn is_let_go(&self) -> bool {
+        self.leaving.is_let_go(self.applied())
+    }
+
     /// The newest snapshot known to be durable; index 0 if there is none.
     #[must_use]
     pub fn snapshot_index(&self) -> u64 {
@@ -306,6 +316,7 @@ impl Replica {
                 self.node.report_snapshot(peer, status);
             }
             Input::TransferLeader(member) => self.node.transfer_leader(member),
+            Input::Leave => self.ask_to_be_let_go(),
         }
     }
 
@@ -318,8 +329,26 @@ impl Replica {
                 && kind != MessageType::MsgPropose
                 && (kind == MessageType::MsgSnapshot) == beside_snapshot
         });
-        let stepped = accepted.is_some_and(|message| self.node.step(message).is_ok());
+        let stepped = accepted.is_some_and(|message| {
+            let word = Word::of(&message);
+            let is_taken = self.node.step(message).is_ok();
+            self.leaving.hear(word.filter(|word| is_taken && word.is_of_leader(&self.node.raft)));
+            is_taken
+        });
         self.refused_messages += u64::from(!stepped);
+    }
+
+    /// A member that was removed has no vote of its own, but still gives it to others. Whoever leads is asked; if nobody
+    /// does, those who stay are asked in turn to lead.
+    fn ask_to_be_let_go(&mut self) {
+        if self.members().contains(self.node.raft.id) {
+            return;
+        }
+        let turn = self.leaving.next_turn(self.members().voters.len());
+        let voter = |turn: usize| self.members().voters.get(turn).copied();
+        if let Some(to) = turn.and_then(|turn| self.leader_id().or_else(|| voter(turn))) {
+            self.node.raft.send_timeout_now(to);
+        }
     }
 
     fn propose(&mut self, payloads: Vec<Bytes>, out: &mut Vec<Output>) {
@@ -456,11 +485,10 @@ impl Replica {
         let state = state.unwrap_or_else(|error| panic!("entry {index} cannot change the members: {error}"));
         let members = Members::from_raft(&state);
         self.node.mut_store().change_members(index, members.clone());
-        let raft = &mut self.node.raft;
-        if raft.state == StateRole::Leader && !members.voters.contains(&raft.id) {
+        if self.is_leader() && !members.voters.contains(&self.node.raft.id) {
             // A former leader proposed to remove the one that leads now. raft would let it lead on without a vote.
-            let term = raft.term;
-            raft.become_follower(term, INVALID_ID);
+            let term = self.term();
+            self.node.raft.become_follower(term, INVALID_ID);
         }
         members
     }

@@ -184,7 +184,7 @@ impl Control {
         self.settle();
         self.show();
         self.tell_agents();
-        if self.is_removed() {
+        if self.is_removed() && self.replica.is_let_go() {
             self.out.push(Output::Removed);
         }
         if let Some(index) = self.snapshots.compacted.take() {
@@ -228,6 +228,9 @@ impl Control {
 
     fn on_tick(&mut self) {
         self.raft_inputs.push(ReplicaInput::Tick);
+        if self.is_removed() {
+            self.raft_inputs.push(ReplicaInput::Leave);
+        }
         self.reads.hurry();
         self.write_snapshot_if_due();
         self.give_up_transfers();

@@ -30,6 +30,14 @@ pub enum Unsynced {
     },
 }
 
+/// A bit that was flipped.
+#[derive(Clone, Debug)]
+pub struct Flip {
+    file: usize,
+    at: usize,
+    was: u8,
+}
+
 #[derive(Clone, Debug, Default)]
 struct State {
     files: Vec<FileState>,
@@ -175,14 +183,20 @@ impl MemDisk {
     ///
     /// # Panics
     /// If there is no such file, or it is shorter.
-    pub fn flip_bit(&self, name: &str, offset: u64) {
-        let mut state = self.state();
-        let file = state.file(name).expect("invariant: the test names an existing file");
+    pub fn flip_bit(&self, name: &str, offset: u64) -> Flip {
         let at = usize::try_from(offset).expect("invariant: memory holds the offset");
-        file.content[at] ^= 1;
-        if let Some(byte) = file.durable.get_mut(at) {
-            *byte ^= 1;
-        }
+        let mut state = self.state();
+        let file = *state.names.get(name).expect("invariant: the test names an existing file");
+        let was = state.files[file].content[at];
+        state.files[file].replace(at, was, was ^ 1);
+        Flip { file, at, was }
+    }
+
+    /// Takes a flip back, wherever the wrong byte still is: not in what was written over it or lost since, and not in
+    /// another file that has the name now.
+    pub fn put_back(&self, flip: &Flip) {
+        let Flip { file, at, was } = *flip;
+        self.state().files[file].replace(at, was ^ 1, was);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -267,6 +281,18 @@ impl FileState {
             }
         }
         self.content.clone_from(&self.durable);
+    }
+
+    /// Replaces a byte of this value wherever it is: in what is seen, in what is durable, and in what is to become so.
+    fn replace(&mut self, at: usize, old: u8, new: u8) {
+        let pending = self.writes.iter_mut().filter_map(|write| match write {
+            Write::Zeros(_) => None,
+            Write::Bytes { offset, bytes } => bytes.get_mut(at.checked_sub(usize::try_from(*offset).ok()?)?),
+        });
+        let seen = [self.content.get_mut(at), self.durable.get_mut(at)].into_iter().flatten();
+        for byte in seen.chain(pending).filter(|byte| **byte == old) {
+            *byte = new;
+        }
     }
 }
 

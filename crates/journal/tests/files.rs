@@ -108,3 +108,39 @@ fn error_names_the_whole_path_and_the_action() {
     let text = error.to_string();
     assert!(text.contains("could not create") && text.contains("data/segment-"), "{text}");
 }
+
+#[test]
+fn a_flip_is_put_back_where_it_still_is_and_nowhere_else() {
+    let mut disk = MemDisk::new();
+    disk.create("a", 4).unwrap();
+    disk.write_at("a", 0, b"abcd").unwrap();
+    disk.sync("a").unwrap();
+    disk.sync_dir().unwrap();
+    let content = |disk: &MemDisk| disk.read("a").unwrap();
+
+    let flip = disk.flip_bit("a", 1);
+    assert_eq!(content(&disk), b"accd");
+    disk.crash(0);
+    assert_eq!(content(&disk), b"accd", "it is durable");
+    disk.put_back(&flip);
+    disk.crash(0);
+    assert_eq!(content(&disk), b"abcd");
+
+    // Written over, but not durably.
+    let flip = disk.flip_bit("a", 1);
+    disk.write_at("a", 1, b"x").unwrap();
+    disk.put_back(&flip);
+    assert_eq!(content(&disk), b"axcd");
+    disk.crash_with(|_| false);
+    assert_eq!(content(&disk), b"abcd");
+
+    // Another file has the name now.
+    let flip = disk.flip_bit("a", 1);
+    disk.remove("a").unwrap();
+    disk.create("a", 4).unwrap();
+    disk.write_at("a", 0, b"abcd").unwrap();
+    disk.sync("a").unwrap();
+    disk.sync_dir().unwrap();
+    disk.put_back(&flip);
+    assert_eq!(content(&disk), b"abcd");
+}

@@ -244,6 +244,43 @@ fn the_last_of_two_can_go_on_alone_once_the_other_has_heard_of_its_removal() {
     assert!(100 < heard_count, "the removal was committed {heard_count} times only");
 }
 
+#[test]
+fn a_leader_that_commits_its_own_removal_stays_until_the_last_of_two_knows_it() {
+    let mut stayed_count = 0;
+    for seed in 0..20 {
+        let mut network = Network::with_members(seed, 100, 2);
+        let old = network.elect();
+        let heir = 3 - old;
+        network.converge();
+        assert!(network.change(old, MemberChange::Remove(heir)));
+        // The heir gets the entry, and the leader never hears that it did.
+        network.deliver_one();
+        network.crash(old);
+        network.start(old);
+        network.run_closely_until("the removal is committed", |network| network.removed.contains(&heir));
+        // The one that stays hears nothing of that.
+        network.cut_off(old);
+        network.deliver_all();
+        network.heal();
+        network.restart(old);
+        // Whoever knows of a removal refuses what the removed one says, which tells it as much.
+        let may_go =
+            |network: &Network| network.replica(heir).is_let_go() || !network.replica(old).members().contains(heir);
+        while !may_go(&network) {
+            stayed_count += 1;
+            assert!(stayed_count < 1_000, "seed {seed}: it would never end");
+            network.input(heir, Input::Leave);
+            network.tick();
+        }
+        network.crash(heir);
+        network.restart(old);
+        assert_eq!(network.elect(), old, "seed {seed}");
+        network.propose(old, &["alone"]);
+        network.converge();
+    }
+    assert!(0 < stayed_count, "whoever was removed never led");
+}
+
 /// Members come and go under loss, doubling, partitions and crashes between any two outputs.
 fn run_chaos(seed: u64) -> Network {
     const ROUNDS: usize = 300;

@@ -305,6 +305,23 @@ impl Network {
         panic!("seed {}: {what} did not happen within {TICKS_MAX} ticks\n{}", self.seed, self.trace.join("\n"));
     }
 
+    /// As `run_until`, but stops between two messages.
+    #[track_caller]
+    pub(crate) fn run_closely_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        const STEPS_MAX: usize = 10_000;
+        for _ in 0..STEPS_MAX {
+            if done(self) {
+                return;
+            }
+            if self.in_flight.is_empty() {
+                self.ids().into_iter().for_each(|id| self.input(id, Input::Tick));
+            } else {
+                self.deliver_one();
+            }
+        }
+        panic!("seed {}: {what} did not happen within {STEPS_MAX} steps", self.seed);
+    }
+
     #[track_caller]
     pub(crate) fn elect(&mut self) -> u64 {
         self.run_until("election", |network| network.leader().is_some_and(|id| network.committed_in_own_term(id)));

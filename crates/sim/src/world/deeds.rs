@@ -6,6 +6,7 @@ use super::{Event, World};
 use crate::history::What;
 use crate::scenario::{Deed, Direction, Process};
 use agent_core::Input;
+use domain::id::ServerId;
 use journal::Disk as _;
 use journal::testing::MemDisk;
 
@@ -199,19 +200,15 @@ impl World<'_> {
         let written = content.iter().rposition(|byte| *byte != 0).unwrap_or(0) / 2;
         let places: Vec<usize> = (0..written).filter(|at| content[*at] != 0).collect();
         let Some(&place) = self.chances.disks.pick(&places) else { return };
-        let (file, offset) = (file.clone(), place as u64);
-        disk.flip_bit(&file, offset);
-        server.rot = Some(Rot { is_journal, file, offset });
+        let flip = disk.flip_bit(file, place as u64);
+        server.rot = Some(Rot { is_journal, flip });
     }
 
     /// A person puts back what rotted.
     pub(super) fn put_back(&mut self, number: u64, rot: &Rot) {
         let Some(server) = self.servers.get(&number) else { return };
         let disk = if rot.is_journal { &server.disks.journal } else { &server.disks.snapshots };
-        let is_there = disk.read(&rot.file).is_ok_and(|content| (rot.offset as usize) < content.len());
-        if is_there {
-            disk.flip_bit(&rot.file, rot.offset);
-        }
+        disk.put_back(&rot.flip);
     }
 
     /// Everything on a disk is gone. A server that lost its disk never comes again; so many must be left that the others
@@ -241,8 +238,13 @@ impl World<'_> {
         }
     }
 
-    /// Whether the others are a majority of the group, also if it is about to get smaller.
+    /// Whether the others are a majority of the group, also if it is about to get smaller. One that was removed is still
+    /// needed until another knows of it.
     fn may_lose(&self, number: u64) -> bool {
+        let is_member = self.newest_ever.servers.contains_key(&ServerId(number));
+        if !is_member && !self.servers.keys().any(|other| self.knows_removed(*other, number)) {
+            return false;
+        }
         let voters = || self.newest_ever.servers.iter().filter(|(_, server)| server.is_voter).map(|(id, _)| id.0);
         let is_gone = |id: u64| id == number || self.servers.get(&id).is_none_or(|server| server.is_gone);
         let left_count = voters().filter(|id| !is_gone(*id)).count();

@@ -4,6 +4,7 @@
 
 use super::answers::{Asked, Asker, Outcome};
 use super::clock::Clock;
+use super::links::Place;
 use super::{Event, World};
 use crate::history::What;
 use crate::scenario::Process;
@@ -13,7 +14,7 @@ use control_core::watch::Ring;
 use control_core::{AppliedBatch, CallError, Config, Control, Input, Output, Recovered, Reply, SnapshotBytes};
 use domain::State;
 use domain::id::{Revision, ServerId};
-use journal::testing::MemDisk;
+use journal::testing::{Flip, MemDisk};
 use journal::{Journal, Ledger, Options, Seq, SnapshotStore};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -86,8 +87,7 @@ impl Disks {
 #[derive(Clone, Debug)]
 pub(super) struct Rot {
     pub(super) is_journal: bool,
-    pub(super) file: String,
-    pub(super) offset: u64,
+    pub(super) flip: Flip,
 }
 
 /// A server's process.
@@ -270,18 +270,28 @@ impl World<'_> {
 
     /// Servers that were removed while nobody could tell them so are ended by whoever removed them.
     pub(super) fn end_removed_servers(&mut self) {
-        let state = Arc::clone(&self.newest_ever);
-        if state.servers.is_empty() {
-            return;
-        }
         for number in self.servers.keys().copied().collect::<Vec<_>>() {
-            if !state.servers.contains_key(&ServerId(number)) {
-                self.stop_server(number, true);
-                if let Some(server) = self.servers.get_mut(&number) {
-                    server.is_gone = true;
-                }
+            if self.servers.keys().any(|other| self.knows_removed(*other, number)) {
+                self.end_removed(number);
             }
         }
+    }
+
+    /// Whether a server would refuse what another sends, for that one was removed.
+    pub(super) fn knows_removed(&self, knower: u64, other: u64) -> bool {
+        let running = self.servers.get(&knower).and_then(|server| server.running.as_ref());
+        running.is_some_and(|running| {
+            let State { servers, last_server, .. } = &*running.shown;
+            let (knower, other) = (ServerId(knower), ServerId(other));
+            servers.contains_key(&knower) && !servers.contains_key(&other) && other <= *last_server
+        })
+    }
+
+    fn end_removed(&mut self, number: u64) {
+        let Some(server) = self.servers.get_mut(&number).filter(|server| !server.is_gone) else { return };
+        server.is_gone = true;
+        self.tally("server removed");
+        self.stop_server(number, true);
     }
 
     pub(super) fn is_running(&self, number: u64) -> bool {
@@ -384,6 +394,11 @@ impl World<'_> {
             ServerEvent::DiskDone => self.finish_pending(number),
             ServerEvent::Stored { index, term, state } => self.store(number, index, term, &state),
             ServerEvent::Input(input) => self.give(number, input),
+            ServerEvent::PeerMessage { from, .. } if self.knows_removed(number, from) => {
+                if self.links.is_open(Place::server(number), Place::server(from)) {
+                    self.end_removed(from);
+                }
+            }
             ServerEvent::PeerMessage { from, message } => {
                 self.give(number, Input::PeerMessages { from, messages: vec![message] });
             }
@@ -504,13 +519,7 @@ impl World<'_> {
                 }
             }
             Output::ServersChanged { servers } => self.plan_new_servers(&servers),
-            Output::Removed => {
-                self.tally("server removed");
-                if let Some(server) = self.servers.get_mut(&number) {
-                    server.is_gone = true;
-                }
-                self.stop_server(number, true);
-            }
+            Output::Removed => self.end_removed(number),
             Output::Role { term, leader: _, is_leader } => {
                 if is_leader {
                     self.tell(What::Led { server: number, term });
