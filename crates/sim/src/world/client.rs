@@ -7,6 +7,8 @@ use super::server::ServerEvent;
 use super::{Event, World, workload};
 use crate::history::{Answer, Question, What};
 use crate::scenario::Operation;
+use domain::Command;
+use domain::id::ServerId;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -63,13 +65,11 @@ impl World<'_> {
         self.clients.values().all(|client| client.active.is_none() && client.waiting.is_empty())
     }
 
-    /// Whether somebody is about to remove a server.
+    /// Whether somebody is about to remove a server, or gave up waiting for that: it may be in a log still.
     pub(super) fn is_group_shrinking(&self) -> bool {
-        let questions = self.clients.values().filter_map(|client| Some(&client.active.as_ref()?.question));
-        questions.into_iter().any(|question| match question {
-            Question::Change(request) => matches!(request.command, domain::Command::RemoveServer { .. }),
-            Question::Read { .. } => false,
-        })
+        let mut questions = self.clients.values().filter_map(|client| Some(&client.active.as_ref()?.question));
+        questions.any(|question| server_to_remove(question).is_some())
+            || self.removals_given_up.iter().any(|server| self.newest_ever.servers.contains_key(server))
     }
 
     /// Any of the servers that people and agents know of.
@@ -174,7 +174,20 @@ impl World<'_> {
 
     fn finish_operation(&mut self, number: u64, answer: Answer) {
         let Some(active) = self.clients.get_mut(&number).and_then(|client| client.active.take()) else { return };
+        if matches!(answer, Answer::Unknown) {
+            self.removals_given_up.extend(server_to_remove(&active.question));
+        }
         self.tell(What::Answered { client: number, operation: active.operation, answer });
         self.after(1, Event::Client(number, ClientEvent::Next));
+    }
+}
+
+fn server_to_remove(question: &Question) -> Option<ServerId> {
+    match question {
+        Question::Change(request) => match request.command {
+            Command::RemoveServer { server } => Some(server),
+            _ => None,
+        },
+        Question::Read { .. } => None,
     }
 }

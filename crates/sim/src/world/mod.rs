@@ -28,6 +28,7 @@ use agent::AgentEvent;
 use client::{Client, ClientEvent};
 use connection::{Connection, ConnectionEvent};
 use domain::State;
+use domain::id::ServerId;
 use links::{Links, Place};
 use machine::Machine;
 use peers::Peers;
@@ -121,6 +122,8 @@ pub struct World<'w> {
     last_number: u64,
     storage: Storage,
     clients: BTreeMap<u64, Client>,
+    /// The servers that somebody wanted to remove, and did not hear whether they are.
+    removals_given_up: BTreeSet<ServerId>,
     watchers: BTreeMap<u64, Watcher>,
     /// What stands still, and what happens to it as soon as it goes on.
     frozen: BTreeMap<Process, Vec<Event>>,
@@ -173,6 +176,7 @@ impl<'w> World<'w> {
             last_number: 0,
             storage: Storage::default(),
             clients: BTreeMap::new(),
+            removals_given_up: BTreeSet::new(),
             watchers: BTreeMap::new(),
             frozen: BTreeMap::new(),
             cut_off: BTreeSet::new(),
