@@ -67,7 +67,7 @@ impl ServerConfig {
             join: Vec::new(),
             cluster_id: cluster_id.to_owned(),
             tick_ms: 50,
-            election_ticks: 10,
+            election_ticks: 20,
             peer_heartbeat_ticks: 2,
             heartbeat_ms: 500,
             lease_ms: 2_000,

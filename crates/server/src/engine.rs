@@ -2,6 +2,7 @@
 
 use crate::addresses::Addresses;
 use crate::core::{Answer, Command, Core, Latest};
+use crate::pace::Pace;
 use crate::peers::Outboxes;
 use crate::snapshots::Snapshots;
 use crate::tickets::Tickets;
@@ -21,9 +22,8 @@ use tokio::sync::mpsc;
 /// How many inputs one step takes: enough to share a sync between all that wait, and not so many that ticks starve.
 const STEP_INPUTS_MAX: usize = 8_192;
 
-/// One step decides what agents say of so many pods: what a whole cluster says at once would take seconds, in which no other
-/// server hears from this one, and another one is elected.
-const STEP_PODS_MAX: usize = 1_024;
+/// A longer step is told of: half of the time after which other servers look for another leader.
+const SLOW_STEP: Duration = Duration::from_millis(250);
 
 /// The ledger that says whose a directory is.
 pub(crate) const OWNER: &str = "owner";
@@ -43,6 +43,7 @@ pub(crate) struct Engine {
     snapshots_thread: JoinHandle<()>,
     outboxes: Outboxes,
     tickets: Tickets,
+    pace: Pace,
     /// Given once the state that they speak of is shown.
     answers: Vec<(u64, Answer)>,
     /// What was last shown of how this server sees its group.
@@ -110,7 +111,7 @@ impl Opened {
         let (snapshots, snapshots_thread) = Snapshots::spawn(self.store, core.clone())?;
         core.show_servers(self.control.servers());
         addresses.follow(self.control.servers());
-        let outboxes = Outboxes::new(config.id, addresses.clone(), core.clone(), snapshots.clone());
+        let outboxes = Outboxes::new(config.id, addresses.clone(), core.clone(), snapshots.clone())?;
         let status = core.status();
         Ok(Engine {
             id: config.id,
@@ -126,12 +127,21 @@ impl Opened {
             outboxes,
             tickets: Tickets::default(),
             answers: Vec::new(),
+            pace: Pace::default(),
             status,
             agents: BTreeMap::new(),
             own_inputs: Vec::new(),
             started_at: Instant::now(),
             owner: self.owner,
         })
+    }
+}
+
+/// Whoever looks for the reason of an election or of slow answers finds the steps that held everybody up.
+fn note_slow(took: Duration, decided_in: Duration, inputs: usize) {
+    if SLOW_STEP < took {
+        let (decided_ms, rest_ms) = (decided_in.as_millis(), (took - decided_in).as_millis());
+        tracing::warn!(inputs, decided_ms, rest_ms, "a step took long");
     }
 }
 
@@ -165,7 +175,7 @@ impl Engine {
                 }
             }
             let mut pods = 0;
-            while pods < STEP_PODS_MAX
+            while pods < self.pace.pods_max()
                 && let Some(command) = waiting.pop_front()
             {
                 pods += pods_of(&command);
@@ -181,12 +191,17 @@ impl Engine {
                     other => inputs.push(self.register(other)),
                 }
             }
+            let (began_at, count) = (Instant::now(), inputs.len());
             let outputs = self.control.step(self.now_ms(), wall_ms(), inputs);
+            let decided_in = began_at.elapsed();
             for output in outputs {
                 self.execute(output)?;
             }
             self.show_status();
             self.answer_all();
+            let took = began_at.elapsed();
+            self.pace.learn(pods, took);
+            note_slow(took, decided_in, count);
         }
     }
 

@@ -14,6 +14,7 @@ mod gathering;
 mod identity;
 mod metrics;
 mod names;
+mod pace;
 mod peers;
 mod serve;
 mod services;

@@ -15,10 +15,11 @@ use bytes::{Bytes, BytesMut};
 use control_core::Input;
 use domain::id::ServerId;
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -108,8 +109,28 @@ pub(crate) struct Outboxes {
     addresses: Addresses,
     core: Core,
     snapshots: Snapshots,
-    runtime: Handle,
+    thread: LinksThread,
     by_peer: BTreeMap<u64, Outbox>,
+}
+
+/// The thread of the ways to all peers: what thousands of agents say at once does not delay what keeps the group together.
+/// It ends with this.
+#[derive(Debug)]
+struct LinksThread {
+    runtime: Handle,
+    _end: oneshot::Sender<()>,
+}
+
+impl LinksThread {
+    fn spawn() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (end, ended) = oneshot::channel();
+        // An error says that the other half is gone, which is what is waited for.
+        let run = move || drop(runtime.block_on(ended));
+        std::thread::Builder::new().name("peers".to_owned()).spawn(run)?;
+        Ok(Self { runtime: handle, _end: end })
+    }
 }
 
 #[derive(Debug)]
@@ -120,12 +141,17 @@ struct Outbox {
 }
 
 impl Outboxes {
-    /// Begins to send to every peer whose address is known. Called within the runtime.
-    pub(crate) fn new(own_id: u64, addresses: Addresses, core: Core, snapshots: Snapshots) -> Self {
-        let runtime = Handle::current();
-        let mut outboxes = Self { own_id, addresses, core, snapshots, runtime, by_peer: BTreeMap::new() };
+    /// Begins to send to every peer whose address is known.
+    pub(crate) fn new(
+        own_id: u64,
+        addresses: Addresses,
+        core: Core,
+        snapshots: Snapshots,
+    ) -> Result<Self, ServerError> {
+        let thread = LinksThread::spawn().map_err(ServerError::System)?;
+        let mut outboxes = Self { own_id, addresses, core, snapshots, thread, by_peer: BTreeMap::new() };
         outboxes.follow();
-        outboxes
+        Ok(outboxes)
     }
 
     /// Begins to send to new peers, and to those that are reached elsewhere now; ends with those that are gone.
@@ -155,8 +181,8 @@ impl Outboxes {
         };
         let (messages, waiting) = mpsc::channel(OUTBOX_MAX);
         let (snapshots, orders) = mpsc::channel(1);
-        self.runtime.spawn(link.clone().carry_messages(waiting));
-        self.runtime.spawn(link.carry_snapshots(orders));
+        self.thread.runtime.spawn(link.clone().carry_messages(waiting));
+        self.thread.runtime.spawn(link.carry_snapshots(orders));
         Ok(Outbox { address, messages, snapshots })
     }
 
