@@ -20,6 +20,8 @@ use crate::fetch;
 
 /// How long the processes may take to be of use.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long a server may read what is on its disk; it is what is measured.
+const RESTARTED_WITHIN: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(20);
 const ANSWER_MS_MAX: u64 = 2_000;
 const SERVERS: u64 = 3;
@@ -73,6 +75,15 @@ impl Drop for Own {
     }
 }
 
+/// How often the agents of a large cluster say that they live, and how long that counts, as arguments: so that all of them
+/// together say it no more than five hundred times a second. `None`: as is usual.
+fn signs_of_life(agents: u32) -> Option<[String; 2]> {
+    const PERIOD_MS: u32 = 2;
+    const USUAL_AGENTS_MAX: u32 = 500;
+    let heartbeat_ms = PERIOD_MS * agents;
+    (USUAL_AGENTS_MAX < agents).then(|| [heartbeat_ms, 4 * heartbeat_ms].map(|ms| format!("{ms}ms")))
+}
+
 impl Cluster {
     /// The given cluster, or a new one with so many simulated agents.
     pub(super) async fn get(common: &Common, given: Option<&str>, agents: u32) -> Result<Self, CliError> {
@@ -109,10 +120,14 @@ impl Cluster {
         }
         let executable = std::env::current_exe().map_err(io)?;
         let mut pids = BTreeMap::new();
+        let signs = signs_of_life(agents);
         for (&id, &address) in &file.servers {
             let name = ProcessName::Server(id);
             process::write_routes(&layout, name, &file.servers).map_err(io)?;
             let mut arguments = process::server_arguments(&layout, &file, id, address, &file.servers);
+            if let Some([heartbeat, lease]) = &signs {
+                arguments.extend(["--heartbeat".into(), heartbeat.into(), "--lease".into(), lease.into()]);
+            }
             arguments.extend(common.server_arguments.iter().cloned());
             let log = layout.log(name);
             let (child, started) = process::spawn(&executable, &arguments, &log, false)?;
@@ -124,6 +139,9 @@ impl Cluster {
             let mut arguments = vec!["agent".into(), "--simulated".into(), agents.to_string().into()];
             for (id, address) in &file.servers {
                 arguments.extend(["--server".into(), format!("{id}={address}").into()]);
+            }
+            if let Some([heartbeat, _]) = &signs {
+                arguments.extend(["--heartbeat".into(), heartbeat.into()]);
             }
             let log = root.join("agents.log");
             let (child, started) = process::spawn(&executable, &arguments, &log, false)?;
@@ -212,7 +230,7 @@ impl Cluster {
             if status.is_ok_and(|status| status.answered_by == follower) {
                 return Ok(began_at.elapsed());
             }
-            if READY_WITHIN < began_at.elapsed() {
+            if RESTARTED_WITHIN < began_at.elapsed() {
                 return Err(CliError::unreachable(format!("{follower} does not answer after it was started again")));
             }
             tokio::time::sleep(POLL).await;
