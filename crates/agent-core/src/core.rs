@@ -221,8 +221,7 @@ impl AgentCore {
             shutdown.is_known = assignment.is_shutting_down;
         }
         let former = self.ledger.clone();
-        let mut wanted: BTreeMap<Uid, Arc<_>> =
-            assignment.pods.into_iter().map(|pod| (pod.uid, Arc::new(pod))).collect();
+        let mut wanted: BTreeMap<Uid, Arc<_>> = assignment.pods.into_iter().map(|pod| (pod.uid, pod)).collect();
         if let Some(shutdown) = &self.shutdown {
             wanted.values_mut().for_each(|pod| shutdown.stop(pod));
         }

@@ -50,7 +50,7 @@ impl Ledger {
         Assignment {
             revision: self.revision,
             incarnation: self.incarnation,
-            pods: self.pods.values().map(|pod| (**pod).clone()).collect(),
+            pods: self.pods.values().map(Arc::clone).collect(),
             configs: self.configs.iter().map(config).collect(),
             ..Assignment::default()
         }
@@ -64,7 +64,7 @@ impl Ledger {
             incarnation: assignment.incarnation,
             revision: assignment.revision,
             fences,
-            pods: assignment.pods.into_iter().map(|pod| (pod.uid, Arc::new(pod))).collect(),
+            pods: assignment.pods.into_iter().map(|pod| (pod.uid, pod)).collect(),
             configs: assignment.configs.into_iter().map(|known| ((known.kind, known.config), known.spec)).collect(),
         }
     }

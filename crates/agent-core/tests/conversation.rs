@@ -145,7 +145,7 @@ impl Agent {
         self.hear(ToAgent::Assign(Assignment {
             revision: Revision(revision),
             incarnation: Incarnation(1),
-            pods: pods.to_vec(),
+            pods: pods.iter().cloned().map(Arc::new).collect(),
             ..Assignment::default()
         }))
     }
@@ -595,7 +595,7 @@ fn assigned_at_shutdown(revision: u64, pods: &[AssignedPod]) -> Input {
     Input::FromServer(ToAgent::Assign(Assignment {
         revision: Revision(revision),
         incarnation: Incarnation(1),
-        pods: pods.to_vec(),
+        pods: pods.iter().cloned().map(Arc::new).collect(),
         is_shutting_down: true,
         ..Assignment::default()
     }))

@@ -89,7 +89,7 @@ impl Agent {
         self.step(Input::FromServer(ToAgent::Assign(Assignment {
             revision: Revision(self.revision),
             incarnation: Incarnation(1),
-            pods: vec![pod.clone()],
+            pods: vec![Arc::new(pod.clone())],
             configs: configs.to_vec(),
             ..Assignment::default()
         })))

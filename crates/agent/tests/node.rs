@@ -97,6 +97,7 @@ impl Line {
 
     fn assign(&self, revision: u64, pods: Vec<AssignedPod>) {
         let (revision, incarnation) = (Revision(revision), Incarnation(1));
+        let pods = pods.into_iter().map(Arc::new).collect();
         self.say(&ToAgent::Assign(Assignment { revision, incarnation, pods, ..Assignment::default() }));
     }
 

@@ -11,10 +11,10 @@ use crate::session::Sessions;
 use bytes::Bytes;
 use consensus::{Input as ReplicaInput, Output as ReplicaOutput, Replica, SnapshotMeta};
 use domain::agent::ToAgent;
-use domain::id::{NodeName, Revision, ServerId};
-use domain::{Batch, Command, Event, Rejection, Request, State, touch_nodes};
+use domain::id::{Revision, ServerId};
+use domain::{Batch, Command, Event, Rejection, Request, State, Touched};
 use mutants::{Mutant, is_on};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// A peer that was silent for so long is shown as unreachable.
@@ -45,7 +45,7 @@ pub struct Control {
     reads: Reads,
     sessions: Sessions,
     /// Nodes whose agents may have to hear something.
-    touched: BTreeSet<NodeName>,
+    touched: Touched,
     snapshots: Snapshots,
     transfers: members::Transfers,
     peers_heard: BTreeMap<u64, u64>,
@@ -131,7 +131,7 @@ impl Control {
             calls: VecDeque::new(),
             reads: Reads::default(),
             sessions: Sessions::default(),
-            touched: BTreeSet::new(),
+            touched: Touched::default(),
             snapshots: Snapshots::default(),
             transfers: members::Transfers::default(),
             peers_heard: BTreeMap::new(),
@@ -484,9 +484,9 @@ impl Control {
     fn apply(&mut self, batch: Batch, log_bytes: usize) -> bool {
         // Nodes that lose a pod are seen before, nodes that get one after. No copy of the state is kept meanwhile: while
         // there is none, it is changed in place.
-        let mut touched = BTreeSet::new();
+        let mut touched = Touched::default();
         if self.leader.is_some() {
-            touch_nodes(&self.state, &batch, &mut touched);
+            touched.note(&self.state, &batch);
         }
         self.shared = None;
         if !self.state.apply_batch(&batch) {
@@ -494,7 +494,7 @@ impl Control {
             return false;
         }
         if self.leader.is_some() {
-            touch_nodes(&self.state, &batch, &mut touched);
+            touched.note(&self.state, &batch);
             self.touched.extend(touched);
         }
         self.has_news = true;

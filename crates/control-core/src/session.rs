@@ -1,8 +1,8 @@
 //! The agents' connections to this leader, and what each was told. Decides nothing about nodes.
 
-use domain::State;
 use domain::agent::Assignment;
 use domain::id::{Incarnation, NodeName};
+use domain::{State, Touch};
 use std::collections::BTreeMap;
 
 /// How many agents may be connected.
@@ -70,12 +70,16 @@ impl Sessions {
     }
 
     /// What the agent of a node should hear now, if it has not heard it yet.
-    pub(crate) fn news(&mut self, node: &NodeName, state: &State) -> Option<News> {
+    pub(crate) fn news(&mut self, node: &NodeName, touch: &Touch, state: &State) -> Option<News> {
         let session = *self.by_node.get(node)?;
         let record = self.by_number.get_mut(&session).expect("invariant: both maps are changed together");
         let (_, incarnation) = record.node.as_ref().expect("invariant: found by its node");
         let current = state.nodes.get(node).filter(|n| n.incarnation == *incarnation && n.unreachable.is_none());
-        let Some(assignment) = current.and_then(|_| domain::assignment(state, node)) else {
+        let assignment = current.and_then(|_| match &record.sent {
+            Some(told) => domain::assignment_after(state, node, told, touch),
+            None => domain::assignment(state, node),
+        });
+        let Some(assignment) = assignment else {
             return Some(News::RegisterAgain { session });
         };
         let is_known = record.sent.as_ref().is_some_and(|sent| is_same_work(sent, &assignment));

@@ -51,8 +51,8 @@ pub struct Assignment {
     pub revision: Revision,
     /// For this start of the node.
     pub incarnation: Incarnation,
-    /// The pods.
-    pub pods: Vec<AssignedPod>,
+    /// The pods, in the order of their names. What has not changed since the last assignment is shared with it.
+    pub pods: Vec<Arc<AssignedPod>>,
     /// Volumes whose storage this node is to remove.
     pub removals: Vec<VolumeRemoval>,
     /// The config maps and secrets that the pods refer to, as far as they are there.

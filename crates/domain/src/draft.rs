@@ -4,7 +4,7 @@
 use crate::command::{Rejection, Request};
 use crate::decide::decide;
 use crate::event::{Batch, Event};
-use crate::id::{ClassName, Key, Name, NodeName, Revision, VolumeName};
+use crate::id::{ClassName, Key, Name, Revision, VolumeName};
 use crate::object::{Phase, Pod};
 use crate::plan;
 use crate::spec::PodManagement;
@@ -190,7 +190,13 @@ fn concerns_set(state: &State, set: &Key, pod: &Pod, event: &Event) -> bool {
     match event {
         // Sets never look at nodes.
         Event::PodBound { .. } | Event::PodUnplaced { .. } => false,
-        Event::PodReported { .. } | Event::PodBecameAvailable { .. } => {
+        // A node that is lost has pods of many sets, and of a thousand nodes all may be: that must not cost the sum of all
+        // their sets for each.
+        Event::PodReported { .. }
+        | Event::PodBecameAvailable { .. }
+        | Event::PodBecameUnavailable { .. }
+        | Event::PodHeld { .. }
+        | Event::PodResumed { .. } => {
             let Some(record) = state.sets.get(set) else { return true };
             // Nobody waits for a pod of a parallel set that is not being rolled out; one that has ended is replaced.
             let is_waited_for = record.spec.policy == PodManagement::OrderedReady
@@ -199,59 +205,6 @@ fn concerns_set(state: &State, set: &Key, pod: &Pod, event: &Event) -> bool {
             is_waited_for || matches!(pod.status.phase, Phase::Failed | Phase::Succeeded)
         }
         _ => true,
-    }
-}
-
-/// Collects the nodes whose assignment may differ after a batch, as one state tells: both the state before the batch and
-/// the state after it have to be asked.
-pub fn touch_nodes(state: &State, batch: &Batch, nodes: &mut BTreeSet<NodeName>) {
-    for event in &batch.events {
-        match event {
-            Event::PodBound { pod, .. }
-            | Event::PodMarked { pod, .. }
-            // It may have another name for its revision, which is one of its labels.
-            | Event::PodAdopted { pod, .. }
-            | Event::PodDeletionRequested { pod, .. }
-            | Event::PodEnded { pod, .. }
-            | Event::PodRemoved { pod, .. } => {
-                nodes.extend(state.pods.get(pod).and_then(|p| p.binding.as_ref()).map(|b| b.node.clone()));
-            }
-            Event::AttachmentRequested { node, .. }
-            | Event::AttachmentReleased { node, .. }
-            | Event::NodeShutdownBegan { node, .. }
-            | Event::NodeShutdownEnded { node } => {
-                nodes.insert(node.clone());
-            }
-            Event::NodeRegistered { node, .. }
-            | Event::NodeRemoved { node }
-            | Event::NodeUnreachable { node, .. }
-            | Event::NodeReturned { node, .. } => {
-                nodes.insert(node.clone());
-                touch_removers(state, nodes);
-            }
-            // It may have other drivers than before.
-            Event::NodeUpdated { .. } => touch_removers(state, nodes),
-            // It may have another size.
-            Event::VolumeUpdated { volume, .. }
-            | Event::VolumeGrowthBegan { volume, .. }
-            | Event::VolumeGrown { volume } => {
-                nodes.extend(state.volumes.get(volume).iter().flat_map(|record| record.attachments.keys().cloned()));
-            }
-            Event::VolumeDeletionRequested { .. } => touch_removers(state, nodes),
-            Event::ConfigApplied { kind, config, .. } | Event::ConfigRemoved { kind, config } => {
-                let readers = state.readers(&(*kind, config.clone()));
-                nodes.extend(readers.filter_map(|pod| pod.binding.as_ref()).map(|binding| binding.node.clone()));
-            }
-            // What agents say, and what they are not told: none of it is part of an assignment.
-            _ => {}
-        }
-    }
-}
-
-/// Who removes which volume depends on which nodes are there.
-fn touch_removers(state: &State, nodes: &mut BTreeSet<NodeName>) {
-    if state.removals().next().is_some() {
-        nodes.extend(state.nodes.keys().cloned());
     }
 }
 

@@ -203,6 +203,12 @@ impl State {
         self.index.removals.iter()
     }
 
+    /// Whether a volume's storage is being removed.
+    #[must_use]
+    pub fn is_being_removed(&self, volume: &VolumeName) -> bool {
+        self.index.removals.contains(volume)
+    }
+
     /// The volumes that no claim has yet.
     pub fn free_volumes(&self) -> impl Iterator<Item = (&VolumeName, &Arc<Volume>)> {
         self.index.free_volumes.iter().filter_map(|name| self.volumes.get_key_value(name))

@@ -6,8 +6,7 @@ mod story;
 use domain::driver::DRIVER_DIR;
 use domain::event::RemovalCause;
 use domain::spec::{ClassSpec, Labels, NamedClaim, SetSpec, Template};
-use domain::{Command, Event, Outcome, Rejection, touch_nodes};
-use std::collections::BTreeSet;
+use domain::{Command, Event, Outcome, Rejection, Touched};
 use std::sync::Arc;
 use story::{Story, key, labels, node_name, running, set, template};
 
@@ -217,7 +216,8 @@ fn a_node_hears_that_an_adopted_pod_has_its_revision_under_another_name() {
     let outcome = story.ask(Command::ApplySet { set: key("web"), labels, annotations, spec });
     let Outcome::Committed(batch) = outcome else { panic!("it is adopted: {outcome:?}") };
     assert_ne!(story.pod("web-0").expect("it is there").revision, numbered);
-    let mut touched = BTreeSet::new();
-    touch_nodes(story.draft.state(), &batch, &mut touched);
-    assert_eq!(touched, BTreeSet::from([node_name(&story.node_of("web-0"))]));
+    let mut touched = Touched::default();
+    touched.note(story.draft.state(), &batch);
+    let nodes: Vec<_> = touched.into_iter().map(|(node, _)| node).collect();
+    assert_eq!(nodes, [node_name(&story.node_of("web-0"))]);
 }

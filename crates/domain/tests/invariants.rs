@@ -8,7 +8,7 @@ use domain::event::{Batch, RemovalCause};
 use domain::id::{Fence, Key, Name, NodeName, Ordinal, Uid, VolumeName};
 use domain::object::{Phase, Pod, Set, VolumePhase};
 use domain::spec::{Amount, ClaimRetention, Labels, PodManagement, Retention, SetSpec, UpdateStrategy};
-use domain::{Command, Draft, Event, Outcome, Reason, Request, State, assignment, explain, touch_nodes};
+use domain::{Command, Draft, Event, Outcome, Reason, Request, State, Touched, assignment, assignment_after, explain};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use story::{Story, key, set, template};
@@ -186,7 +186,7 @@ impl World {
         let Ok(Outcome::Committed(batch)) = self.draft.submit(&request, self.now_ms) else { return };
         let before = self.follower.clone();
         self.follow(&request.command, &batch);
-        self.check_untouched(&before, &batch);
+        self.check_touched(&before, &batch);
         for (pod, record) in &before.pods {
             if let Some(now) = self.follower.pod(pod, record.meta.uid) {
                 assert!(record.template.means_same(&now.template), "D31: {pod} has its template for life");
@@ -212,18 +212,24 @@ impl World {
         }
     }
 
-    /// Who is not told anew need not be: nobody's assignment changes unnoticed.
-    fn check_untouched(&self, before: &State, batch: &Batch) {
-        let mut touched = BTreeSet::new();
-        touch_nodes(before, batch, &mut touched);
-        touch_nodes(&self.follower, batch, &mut touched);
-        for node in NODES.map(NodeName::new).iter().filter(|node| !touched.contains(*node)) {
+    /// Who is not told anew need not be: nobody's assignment changes unnoticed. Whoever is told hears of all that changed,
+    /// though only what was touched is looked at again.
+    fn check_touched(&self, before: &State, batch: &Batch) {
+        let mut touched = Touched::default();
+        touched.note(before, batch);
+        touched.note(&self.follower, batch);
+        for node in NODES.map(NodeName::new).iter().filter(|node| !touched.contains(node)) {
             let told = assignment(before, node).map(|mut told| {
                 // Who removed a volume's storage said so itself.
                 told.removals.retain(|removal| self.follower.volumes.contains_key(&removal.volume));
                 Assignment { revision: self.follower.revision, ..told }
             });
             assert_eq!(told, assignment(&self.follower, node), "{node} is not told of {:?}", batch.events);
+        }
+        for (node, touch) in touched {
+            let Some(told) = assignment(before, &node) else { continue };
+            let now = assignment_after(&self.follower, &node, &told, &touch);
+            assert_eq!(now, assignment(&self.follower, &node), "{node} is told too little of {:?}", batch.events);
         }
     }
 

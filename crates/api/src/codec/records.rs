@@ -317,4 +317,4 @@ record! {
     Endpoint { 1: uid, 2: address, 3: node, 4: is_named, 5: is_member, 6: ports }
 }
 
-shared! { TemplateRevision, Set, Pod, PodEnd, Claim, Volume, Class, Service, Budget, Config, ConfigSpec, Node, NamedService }
+shared! { AssignedPod, TemplateRevision, Set, Pod, PodEnd, Claim, Volume, Class, Service, Budget, Config, ConfigSpec, Node, NamedService }

@@ -652,7 +652,7 @@ fn assignment() -> Assignment {
     Assignment {
         revision: Revision(40),
         incarnation: Incarnation(2),
-        pods: vec![assigned],
+        pods: vec![assigned.into()],
         removals: vec![removal],
         configs: vec![config],
         is_shutting_down: true,

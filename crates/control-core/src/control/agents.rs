@@ -75,13 +75,13 @@ impl Control {
             self.close(former);
         }
         self.say(session, ToAgent::Registered { incarnation });
-        self.touched.insert(node.clone());
+        self.touched.note_node(node);
     }
 
     /// Tells the agents of touched nodes what changed for them.
     pub(super) fn tell_agents(&mut self) {
-        for node in std::mem::take(&mut self.touched) {
-            match self.sessions.news(&node, &self.state) {
+        for (node, touch) in std::mem::take(&mut self.touched) {
+            match self.sessions.news(&node, &touch, &self.state) {
                 Some(News::Assign { session, assignment }) => self.say(session, ToAgent::Assign(assignment)),
                 Some(News::RegisterAgain { session }) => self.redirect(session),
                 None => {}

@@ -1,8 +1,9 @@
 //! What a node should have now, read off the state.
 
+use super::touched::Touch;
 use crate::agent::{AssignedConfig, AssignedPod, AssignedVolume, Assignment, VolumeRemoval};
 use crate::driver;
-use crate::id::{Key, NodeName, VolumeName};
+use crate::id::{Incarnation, Key, NodeName, VolumeName};
 use crate::object::{Node, Pod, Volume};
 use crate::state::State;
 use std::collections::BTreeSet;
@@ -12,11 +13,8 @@ use std::sync::Arc;
 #[must_use]
 pub fn assignment(state: &State, node: &NodeName) -> Option<Assignment> {
     let record = state.nodes.get(node)?;
-    let pods: Vec<AssignedPod> = state
-        .pods_on(node)
-        .filter(|(_, pod)| pod.binding.as_ref().is_some_and(|b| b.incarnation == record.incarnation))
-        .map(|(key, pod)| assigned(state, node, key, pod))
-        .collect();
+    let here = state.pods_on(node).filter(|(_, pod)| is_here(pod, node, record.incarnation));
+    let pods: Vec<_> = here.map(|(key, pod)| Arc::new(assigned(state, node, key, pod))).collect();
     let removals = state
         .removals()
         .filter_map(|name| state.volumes.get_key_value(name))
@@ -34,8 +32,40 @@ pub fn assignment(state: &State, node: &NodeName) -> Option<Assignment> {
     })
 }
 
+/// The same, for a node that was told `told` and has been touched like this since: what was not touched is not looked at
+/// again, or each change would cost as much as the node has pods.
+#[must_use]
+pub fn assignment_after(state: &State, node: &NodeName, told: &Assignment, touch: &Touch) -> Option<Assignment> {
+    let record = state.nodes.get(node)?;
+    let Touch::Pods(touched) = touch else { return assignment(state, node) };
+    if told.incarnation != record.incarnation {
+        return assignment(state, node);
+    }
+    let mut pods: Vec<_> = told.pods.iter().filter(|pod| !touched.contains(&pod.pod)).map(Arc::clone).collect();
+    for key in touched {
+        if let Some(pod) = state.pods.get(key).filter(|pod| is_here(pod, node, record.incarnation)) {
+            let at = pods.partition_point(|other| other.pod < *key);
+            pods.insert(at, Arc::new(assigned(state, node, key, pod)));
+        }
+    }
+    // Who removed a volume's storage said so itself, and is not touched by that.
+    let is_left = |removal: &&VolumeRemoval| state.is_being_removed(&removal.volume);
+    Some(Assignment {
+        revision: state.revision,
+        removals: told.removals.iter().filter(is_left).cloned().collect(),
+        configs: configs(state, &pods),
+        pods,
+        ..*told
+    })
+}
+
+/// Whether a pod is to run on this start of a node.
+fn is_here(pod: &Pod, node: &NodeName, incarnation: Incarnation) -> bool {
+    pod.binding.as_ref().is_some_and(|binding| binding.node == *node && binding.incarnation == incarnation)
+}
+
 /// What the pods refer to, as far as it is there.
-fn configs(state: &State, pods: &[AssignedPod]) -> Vec<AssignedConfig> {
+fn configs(state: &State, pods: &[Arc<AssignedPod>]) -> Vec<AssignedConfig> {
     let wanted: BTreeSet<_> = pods.iter().flat_map(|pod| pod.template.configs(&pod.pod.namespace)).collect();
     let found = wanted.into_iter().filter_map(|key| state.configs.get_key_value(&key));
     found

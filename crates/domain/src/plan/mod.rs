@@ -9,9 +9,11 @@ pub(crate) mod set;
 mod set_claim;
 mod set_owner;
 mod set_revision;
+mod touched;
 
-pub use assignment::assignment;
+pub use assignment::{assignment, assignment_after};
 pub(crate) use set_claim::claim_ends;
+pub use touched::{Touch, Touched};
 
 use crate::event::Event;
 

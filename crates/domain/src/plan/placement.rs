@@ -9,6 +9,7 @@ use crate::spec::{AntiAffinity, Labels, Resources, Taint, Toleration};
 use crate::state::{State, load};
 use imbl::OrdMap;
 use mutants::{Mutant, is_on};
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ pub(super) fn choose(state: &State, key: &Key, pod: &Pod) -> Result<NodeName, Un
         return Err(Unplaced { node_count, reasons: BTreeMap::from([(reason.into(), node_count)]) });
     }
     let search = Search::new(state, key, pod);
-    let mut reasons: BTreeMap<Name, u32> = BTreeMap::new();
+    let mut reasons: BTreeMap<Cow<'static, str>, u32> = BTreeMap::new();
     let mut best = None;
     for (name, node) in state.nodes_by_load() {
         if let Some(reason) = search.refuses(name, node) {
@@ -40,7 +41,10 @@ pub(super) fn choose(state: &State, key: &Key, pod: &Pod) -> Result<NodeName, Un
         }
         best = best.max(Some((score, Reverse(name.clone()))));
     }
-    best.map(|(_, Reverse(name))| name).ok_or(Unplaced { node_count, reasons })
+    best.map(|(_, Reverse(name))| name).ok_or_else(|| {
+        let named = reasons.into_iter().map(|(reason, count)| (Name::from(reason.as_ref()), count));
+        Unplaced { node_count, reasons: named.collect() }
+    })
 }
 
 /// Reasons that hold on every node: something about the pod's claims.
@@ -122,7 +126,8 @@ impl<'a> Search<'a> {
         Self { state, pod, requests: pod.template.requests(), siblings, siblings_min, avoided, volumes, drivers }
     }
 
-    fn refuses(&self, name: &NodeName, node: &Node) -> Option<Name> {
+    /// Asked of each node for each pod: what is always the same text is not made anew.
+    fn refuses(&self, name: &NodeName, node: &Node) -> Option<Cow<'static, str>> {
         if node.unreachable.is_some() && !is_on(Mutant::SilentNodeChosen) {
             return Some("node is unreachable".into());
         }
@@ -162,7 +167,7 @@ impl<'a> Search<'a> {
         self.volume_refuses(name, node)
     }
 
-    fn volume_refuses(&self, node: &NodeName, record: &Node) -> Option<Name> {
+    fn volume_refuses(&self, node: &NodeName, record: &Node) -> Option<Cow<'static, str>> {
         if let Some(refusal) = self.drivers.iter().find_map(|driver| driver::refusal(record, driver)) {
             return Some(refusal.into());
         }
