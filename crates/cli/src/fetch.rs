@@ -262,10 +262,27 @@ pub(crate) async fn delete(
     Ok(reply.map_err(|error| about(error, resource, &named))?.gone)
 }
 
-/// The state of the cluster, within a time.
+/// The state of the cluster but for its digest, within a time.
 pub(crate) async fn status(session: &Session, stale: bool, within_ms: u64) -> Result<v1::StatusReply, CliError> {
+    ask_for_status(session, v1::StatusRequest { stale, without_digest: true }, within_ms).await
+}
+
+/// The state of the cluster with its digest, within a time.
+pub(crate) async fn digested_status(
+    session: &Session,
+    stale: bool,
+    within_ms: u64,
+) -> Result<v1::StatusReply, CliError> {
+    ask_for_status(session, v1::StatusRequest { stale, without_digest: false }, within_ms).await
+}
+
+async fn ask_for_status(
+    session: &Session,
+    request: v1::StatusRequest,
+    within_ms: u64,
+) -> Result<v1::StatusReply, CliError> {
     let ask = |channel| async move {
-        ClusterClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX).status(v1::StatusRequest { stale }).await
+        ClusterClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX).status(request).await
     };
     session.read_within(within_ms, ask).await
 }

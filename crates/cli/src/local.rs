@@ -223,9 +223,9 @@ pub(crate) async fn down(args: &Down, address: &Address) -> Result<(), CliError>
 /// Shows members, leader, revision, nodes and holds.
 pub(crate) async fn status(address: &Address, output: Option<Output>) -> Result<(), CliError> {
     let session = address.connect();
-    let (reply, is_stale) = match fetch::status(&session, false, LEADER_MS_MAX).await {
+    let (reply, is_stale) = match fetch::digested_status(&session, false, LEADER_MS_MAX).await {
         Ok(reply) => (reply, false),
-        Err(_) => (fetch::status(&session, true, ANSWER_MS_MAX).await?, true),
+        Err(_) => (fetch::digested_status(&session, true, ANSWER_MS_MAX).await?, true),
     };
     match output {
         Some(Output::Json) => {

@@ -153,7 +153,8 @@ impl Group {
     }
 
     async fn status(&self, id: u64, stale: bool) -> Option<StatusReply> {
-        let reply = ClusterClient::new(self.channel(id)).status(StatusRequest { stale }).await;
+        let reply =
+            ClusterClient::new(self.channel(id)).status(StatusRequest { stale, ..StatusRequest::default() }).await;
         reply.ok().map(tonic::Response::into_inner)
     }
 

@@ -35,10 +35,11 @@ impl cluster_server::Cluster for Cluster {
         if !request.stale {
             self.0.ask_for_views(&mut reply.members).await;
         }
-        // It takes as long as the state is large.
-        let digest = tokio::task::spawn_blocking(move || api::codec::state_digest(&state)).await;
-        let digest = digest.map_err(|error| Status::internal(format!("digesting the state: {error}")))?;
-        reply.digest = format!("{digest:016x}");
+        if !request.without_digest {
+            let digest = self.0.digests.of(state).await;
+            let digest = digest.map_err(|error| Status::internal(format!("digesting the state: {error}")))?;
+            reply.digest = format!("{digest:016x}");
+        }
         Ok(Response::new(reply))
     }
 
@@ -116,7 +117,10 @@ impl Api {
             let Some(channel) = self.channels.get(peer) else { continue };
             asked.spawn(async move {
                 let mut client = ClusterClient::new(channel);
-                timeout(PEER_VIEW_MAX, client.status(StatusRequest { stale: true })).await.ok()?.ok()
+                timeout(PEER_VIEW_MAX, client.status(StatusRequest { stale: true, without_digest: true }))
+                    .await
+                    .ok()?
+                    .ok()
             });
         }
         let answers = asked.join_all().await;

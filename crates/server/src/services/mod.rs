@@ -4,6 +4,7 @@ mod change;
 mod cluster;
 mod commit;
 mod configs;
+mod digests;
 mod disruptions;
 mod exec;
 mod history;
@@ -27,6 +28,7 @@ use crate::tunnels::Tunnels;
 use crate::watchers::Watchers;
 use api::v1;
 use change::{Change, Done};
+use digests::Digests;
 use domain::State;
 use domain::id::Key;
 use std::sync::Arc;
@@ -42,17 +44,18 @@ pub(crate) struct Api {
     channels: Channels,
     tunnels: Tunnels,
     watchers: Watchers,
+    digests: Digests,
 }
 
 impl Api {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         config: Arc<ServerConfig>,
         forward: Forward,
         channels: Channels,
         tunnels: Tunnels,
         watchers: Watchers,
     ) -> Self {
-        Self { config, forward, channels, tunnels, watchers }
+        Self { config, forward, channels, tunnels, watchers, digests: Digests::default() }
     }
 
     async fn read(&self, stale: bool, until: Instant) -> Result<Arc<State>, Status> {
