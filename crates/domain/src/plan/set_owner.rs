@@ -38,26 +38,24 @@ fn release(pod_key: &Key, pod: &Pod) -> Event {
     Event::PodOrphaned { pod: pod_key.clone(), uid: pod.meta.uid }
 }
 
-/// Whether the labels say which pod it is.
+/// What the labels say that say which pod it is.
+fn own_labels<'a>(pod_key: &'a Key, pod: &'a Pod, ordinal: &'a str) -> [(&'static str, &'a str); 3] {
+    [(LABEL_POD_NAME, pod_key.name.as_str()), (LABEL_POD_INDEX, ordinal), (LABEL_REVISION, pod.revision.as_str())]
+}
+
 fn is_itself(pod_key: &Key, pod: &Pod) -> bool {
-    let ordinal = pod.ordinal.to_string();
-    let own =
-        [(LABEL_POD_NAME, pod_key.name.as_str()), (LABEL_POD_INDEX, &ordinal), (LABEL_REVISION, pod.revision.as_str())];
     let has = |wanted: &(&str, &str)| {
         let mut labels = pod.meta.labels.iter();
         labels.any(|(label, value)| (label.as_str(), value.as_str()) == *wanted)
     };
-    own.iter().all(has)
+    own_labels(pod_key, pod, &pod.ordinal.to_string()).iter().all(has)
 }
 
 /// The labels that say which pod it is come back if somebody takes them away (semantics A1-8).
 fn relabelling(pod_key: &Key, pod: &Pod) -> Event {
+    let ordinal = pod.ordinal.to_string();
     let mut labels = pod.meta.labels.clone();
-    labels.extend([
-        (LABEL_POD_NAME.into(), pod_key.name.clone()),
-        (LABEL_POD_INDEX.into(), pod.ordinal.to_string().into()),
-        (LABEL_REVISION.into(), pod.revision.as_str().into()),
-    ]);
+    labels.extend(own_labels(pod_key, pod, &ordinal).map(|(label, value)| (label.into(), value.into())));
     let annotations = pod.meta.annotations.clone();
     Event::PodMarked { pod: pod_key.clone(), uid: pod.meta.uid, labels, annotations }
 }
